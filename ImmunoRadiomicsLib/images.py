@@ -65,6 +65,50 @@ class Segmentation:
         return self.layers[segment.layer] == segment.label
 
 
+@dataclass(frozen=True, eq=False)
+class RegionMask:
+    """The voxels of one region at one time point, kept as the smallest box that holds them.
+
+    ``voxels`` is a bool array (z, y, x); ``offset_zyx`` is the index of its first voxel in the CT of that time point.
+    ``lesion`` is None for regions of the lungs. ``region`` is `core`, `ring-0-5mm`, `ring-5-10mm`, `border` or `lungs`.
+    """
+
+    timepoint: str
+    lesion: str | None
+    region: str
+    offset_zyx: tuple[int, int, int]
+    voxels: np.ndarray
+
+    @classmethod
+    def from_array(cls, timepoint: str, lesion: str | None, region: str, mask: np.ndarray) -> RegionMask:
+        """Crop a full bool array (z, y, x) to its bounding box; an empty mask gives an empty box."""
+        spans = []
+        for axis in range(3):
+            hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+            spans.append((int(hit[0]), int(hit[-1]) + 1) if hit.size else (0, 0))
+        box = tuple(slice(first, last) for first, last in spans)
+        offset = (spans[0][0], spans[1][0], spans[2][0])
+        return cls(timepoint, lesion, region, offset, np.ascontiguousarray(mask[box], dtype=bool))
+
+    @property
+    def count(self) -> int:
+        """Number of voxels."""
+        return int(self.voxels.sum())
+
+    def paste(self, shape_zyx: tuple[int, ...]) -> np.ndarray:
+        """Return the region as a full bool array of the given shape."""
+        full = np.zeros(shape_zyx, dtype=bool)
+        box = tuple(slice(start, start + size) for start, size in zip(self.offset_zyx, self.voxels.shape, strict=True))
+        full[box] = self.voxels
+        return full
+
+    def image(self, reference: sitk.Image) -> sitk.Image:
+        """Return the region as a uint8 volume with 0 and 1 on the grid of ``reference``."""
+        result = sitk.GetImageFromArray(self.paste(reference.GetSize()[::-1]).astype(np.uint8))
+        result.CopyInformation(reference)
+        return result
+
+
 def read_volume(path: Path, *, ct: bool = True) -> sitk.Image:
     """Read and check a volume (NRRD, NIfTI, MetaImage, or a folder with one DICOM series)."""
     raise NotImplementedError
@@ -81,7 +125,10 @@ def write_volume(image: sitk.Image, path: Path, *, compress: bool = True) -> Non
 
 
 def segmentation_from_arrays(
-    masks: Iterable[tuple[str, np.ndarray]], reference: sitk.Image, *, colours: dict[str, tuple[float, float, float]] | None = None
+    masks: Iterable[tuple[str, np.ndarray]],
+    reference: sitk.Image,
+    *,
+    colours: dict[str, tuple[float, float, float]] | None = None,
 ) -> Segmentation:
     """Build a segmentation from named bool arrays (z, y, x) on the grid of ``reference``, with as few layers as overlaps allow."""
     raise NotImplementedError
