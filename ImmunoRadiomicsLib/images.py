@@ -1,18 +1,29 @@
 """Volumes and segmentations in and out, checked.
 
-A volume is a scalar 3D ``SimpleITK.Image``; ``SimpleITK.GetArrayViewFromImage`` gives its voxels in the order (z, y, x) = (slice, row,
-column). Positions are LPS millimetres. A segmentation keeps overlapping segments apart.
+A volume is a scalar 3D ``SimpleITK.Image``; ``SimpleITK.GetArrayViewFromImage`` gives its voxels in the order (z, y, x) =
+(slice, row, column). Positions are LPS millimetres. A segmentation keeps overlapping segments apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gzip
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
+from .errors import InputError
+from .files import whole_file
+
+# Two grids are one if no corner of the volume moves by more than this share of a voxel.
+GRID_TOLERANCE_VOXELS = 0.01
+
+_VOLUME_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+_NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 class Anatomy(IntEnum):
@@ -110,30 +121,332 @@ class RegionMask:
 
 
 def read_volume(path: Path, *, ct: bool = True) -> sitk.Image:
-    """Read and check a volume (NRRD, NIfTI, MetaImage, or a folder with one DICOM series)."""
-    raise NotImplementedError
+    """Read and check a volume.
+
+    Parameters
+    ----------
+    path
+        NRRD, NIfTI or MetaImage file, or a folder with exactly one DICOM series.
+    ct
+        Check that the values are in HU: air is far below 0, so a CT without a negative value is not in HU.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, unreadable, not three-dimensional, has several values per voxel, no voxel spacing, a value that
+        is not a number, or is not in HU.
+    """
+    image = _read_series(path) if path.is_dir() else _read_file(path)
+    if "float" in image.GetPixelIDTypeAsString() and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        bad = int((~np.isfinite(sitk.GetArrayViewFromImage(image))).sum())
+        raise InputError(
+            f"{path}: {bad} voxels are not a number (NaN or infinite). Export the image again or fill them."
+        )
+    if ct:
+        limits = sitk.MinimumMaximumImageFilter()
+        limits.Execute(image)
+        if limits.GetMinimum() >= 0:
+            raise InputError(
+                f"{path}: the CT is not in HU: its smallest value is {limits.GetMinimum():g}, where air should be near -1000. "
+                "Apply the rescale slope and intercept of the DICOM header (often: subtract 1024)."
+            )
+    return image
 
 
-def read_segmentation(path: Path, reference: sitk.Image) -> Segmentation:
-    """Read a segmentation on the grid of ``reference`` (.seg.nrrd, or a label map)."""
-    raise NotImplementedError
+def _read_file(path: Path) -> sitk.Image:
+    if not path.exists():
+        raise InputError(
+            f"{path}: the file does not exist. Check the path; it is relative to the folder of study.yaml."
+        )
+    if not path.name.lower().endswith(_VOLUME_SUFFIXES):
+        raise InputError(
+            f"{path}: the format is not known. Use one of {', '.join(_VOLUME_SUFFIXES)}, or a DICOM folder."
+        )
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path}: the file cannot be read as an image; it may be damaged. Export it again.") from error
+    _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
+    _check_spacing(path, reader.GetSpacing())
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: the header is readable but the voxels are not; the file is cut short or damaged."
+        ) from error
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise InputError(
+            f"{folder}: the folder holds {len(series)} DICOM series where one is needed. Keep the files of one series in a folder."
+        )
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the DICOM series cannot be read as one volume; slices may be missing.") from error
+    _check_shape(folder, image.GetSize(), image.GetNumberOfComponentsPerPixel())
+    return image
+
+
+def _check_shape(path: Path, size: Sequence[int], components: int) -> None:
+    shape = " x ".join(str(count) for count in size)
+    if len(size) < 3 or min(size[:3]) < 2:
+        raise InputError(
+            f"{path}: the image is two-dimensional ({shape} voxels). A volume with several slices is needed."
+        )
+    if len(size) > 3 and any(count > 1 for count in size[3:]):
+        raise InputError(f"{path}: the image has {len(size)} dimensions ({shape}). Give one volume per time point.")
+    if components != 1:
+        raise InputError(
+            f"{path}: the image has {components} values per voxel. A CT has one; this may be a colour capture."
+        )
+
+
+def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
+    if not _header_has_spacing(path):
+        raise InputError(
+            f"{path}: the header has no voxel spacing, so nothing can be measured in mm. Export the image again."
+        )
+    if not all(np.isfinite(value) and value > 0 for value in spacing[:3]):
+        raise InputError(f"{path}: the voxel spacing {tuple(spacing[:3])} is not positive. Correct the header.")
+
+
+def _header_has_spacing(path: Path) -> bool:
+    """Say whether the file itself states its spacing; readers put 1 mm where it does not."""
+    name = path.name.lower()
+    if name.endswith(_NIFTI_SUFFIXES):
+        with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as stream:
+            header = stream.read(348)
+        big_endian = struct.unpack_from("<i", header, 0)[0] not in (348, 540)
+        if struct.unpack_from(">i" if big_endian else "<i", header, 0)[0] != 348:
+            return True  # NIfTI-2, whose spacing the reader itself refuses to guess
+        return all(value != 0 for value in struct.unpack_from(">3f" if big_endian else "<3f", header, 80))
+    with path.open("rb") as stream:
+        text = stream.read(1 << 16)
+    if name.endswith((".mha", ".mhd")):
+        return b"ElementSpacing" in text or b"ElementSize" in text
+    lines = [line.split(b":", 1) for line in text.split(b"\n\n", 1)[0].splitlines() if b":" in line]
+    fields = {key.strip().lower(): value.strip().lower() for key, value in lines}
+    stated = fields.get(b"space directions", fields.get(b"spacings", b""))
+    return bool(stated) and b"nan" not in stated
+
+
+def grid_difference(image: sitk.Image, reference: sitk.Image) -> str | None:
+    """Say in words how the grid of an image differs from that of another, or None where they are the same.
+
+    Grids are compared where it matters, at the corners of the volume.
+    """
+    if image.GetSize() != reference.GetSize():
+        return f"its size is {image.GetSize()} voxels and that of the CT is {reference.GetSize()}"
+    last = [count - 1 for count in reference.GetSize()]
+    spacing = np.asarray(reference.GetSpacing())
+    for corner in np.ndindex(2, 2, 2):
+        index = [int(edge * end) for edge, end in zip(corner, last, strict=True)]
+        here, there = image.TransformIndexToPhysicalPoint(index), reference.TransformIndexToPhysicalPoint(index)
+        if np.abs((np.asarray(here) - there) / spacing.min()).max() > GRID_TOLERANCE_VOXELS:
+            rounded = (tuple(round(value, 3) for value in point) for point in (here, there))
+            return "voxel {} lies at {} mm and in the CT at {} mm".format(tuple(index), *rounded)
+    return None
+
+
+def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool = False) -> Segmentation:
+    """Read a segmentation on the grid of ``reference``.
+
+    A ``.seg.nrrd`` brings its names, colours and overlapping layers; it may be cropped to a part of the grid, as Slicer can
+    save it. In a plain label map the segment with value 3 is named `L3`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or unreadable, lies on another grid, holds values that are no labels, or holds no voxel at all
+        and ``may_be_empty`` is false.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path}: the file does not exist. Check the path; it is relative to the folder of study.yaml."
+        )
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: the file cannot be read as a segmentation; it may be damaged. Export it again."
+        ) from error
+    if image.GetDimension() != 3:
+        raise InputError(f"{path}: the segmentation has {image.GetDimension()} dimensions; three are needed.")
+    metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    layers = [
+        sitk.VectorIndexSelectionCast(image, index) if image.GetNumberOfComponentsPerPixel() > 1 else image
+        for index in range(image.GetNumberOfComponentsPerPixel())
+    ]
+    layers = [_on_grid(_as_labels(layer, path), reference, path) for layer in layers]
+    present = [set(np.unique(sitk.GetArrayViewFromImage(layer)).tolist()) - {0} for layer in layers]
+    if not any(present) and not may_be_empty:
+        raise InputError(
+            f"{path}: the segmentation is empty: no voxel is marked. Draw the lesions; if none is visible any more, write "
+            "`no_visible_lesions: true` beside the time point."
+        )
+    segments = _described_segments(metadata) or tuple(
+        Segment(id=f"L{label}", name=f"L{label}", layer=index, label=int(label))
+        for index, labels in enumerate(present)
+        for label in sorted(labels)
+    )
+    names = [segment.name for segment in segments]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path}: several segments are named {', '.join(repeated)}. Give each its own name.")
+    return Segmentation(tuple(layers), segments)
+
+
+def _as_labels(layer: sitk.Image, path: Path) -> sitk.Image:
+    values = sitk.GetArrayViewFromImage(layer)
+    if "float" in layer.GetPixelIDTypeAsString() and not (
+        np.isfinite(values).all() and np.equal(np.mod(values, 1), 0).all()
+    ):
+        raise InputError(f"{path}: the values are not whole labels; it may be a probability map. Threshold it first.")
+    highest, lowest = (int(values.max()), int(values.min())) if values.size else (0, 0)
+    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+        raise InputError(f"{path}: the labels run from {lowest} to {highest}; they must lie between 0 and 65535.")
+    return sitk.Cast(layer, sitk.sitkUInt8 if highest <= np.iinfo(np.uint8).max else sitk.sitkUInt16)
+
+
+def _on_grid(layer: sitk.Image, reference: sitk.Image, path: Path) -> sitk.Image:
+    difference = grid_difference(layer, reference)
+    if difference is None:
+        layer.CopyInformation(reference)
+        return layer
+    pasted = _pasted_crop(layer, reference)
+    if pasted is None:
+        raise InputError(
+            f"{path}: the segmentation is on another grid than its CT: {difference}. Resample it onto the CT with nearest neighbour "
+            "(Slicer: Segmentations > Export to labelmap, with the CT as reference volume)."
+        )
+    return pasted
+
+
+def _pasted_crop(layer: sitk.Image, reference: sitk.Image) -> sitk.Image | None:
+    """Return a layer that is a cropped part of the reference grid pasted onto that grid, None if it is not one."""
+    start = np.asarray(reference.TransformPhysicalPointToContinuousIndex(layer.GetOrigin()))
+    first = np.rint(start).astype(int)
+    size = np.asarray(layer.GetSize())
+    if (first < 0).any() or (first + size > reference.GetSize()).any() or (size >= reference.GetSize()).all():
+        return None
+    box = sitk.RegionOfInterest(reference, size.tolist(), first.tolist())
+    if grid_difference(layer, box) is not None:
+        return None
+    full = sitk.Image(reference.GetSize(), layer.GetPixelID())
+    full.CopyInformation(reference)
+    return sitk.Paste(full, layer, size.tolist(), [0, 0, 0], first.tolist())
+
+
+def _described_segments(metadata: Mapping[str, str]) -> tuple[Segment, ...]:
+    """Read the segment descriptions that Slicer keeps in the header of a .seg.nrrd."""
+    segments = []
+    index = 0
+    while f"Segment{index}_ID" in metadata:
+        key = f"Segment{index}_"
+        colour = [float(value) for value in metadata.get(key + "Color", "0.5 0.5 0.5").split()]
+        tags = dict(tag.split(":", 1) for tag in metadata.get(key + "Tags", "").split("|") if ":" in tag)
+        segments.append(
+            Segment(
+                id=metadata[key + "ID"],
+                name=metadata.get(key + "Name", metadata[key + "ID"]),
+                layer=int(metadata.get(key + "Layer", "0")),
+                label=int(metadata.get(key + "LabelValue", str(index + 1))),
+                colour=(colour[0], colour[1], colour[2]),
+                terminology=tags.get("TerminologyEntry") or tags.get("Segmentation.TerminologyEntry"),
+            )
+        )
+        index += 1
+    return tuple(segments)
 
 
 def write_volume(image: sitk.Image, path: Path, *, compress: bool = True) -> None:
-    """Write a volume so that the file is either whole or absent."""
-    raise NotImplementedError
+    """Write a volume so that the file is either whole or absent. The format follows the suffix."""
+    with whole_file(path) as temporary:
+        # Level 1: CT noise hardly packs better at higher levels, which cost many times the time.
+        sitk.WriteImage(image, str(temporary), useCompression=compress, compressionLevel=1)
 
 
 def segmentation_from_arrays(
     masks: Iterable[tuple[str, np.ndarray]],
     reference: sitk.Image,
     *,
-    colours: dict[str, tuple[float, float, float]] | None = None,
+    colours: Mapping[str, tuple[float, float, float]] | None = None,
+    terminologies: Mapping[str, str] | None = None,
 ) -> Segmentation:
     """Build a segmentation from named bool arrays (z, y, x) on the grid of ``reference``, with as few layers as overlaps allow."""
-    raise NotImplementedError
+    boxes = ((name, RegionMask.from_array("", None, "", mask)) for name, mask in masks)
+    return segmentation_from_regions(boxes, reference, colours=colours, terminologies=terminologies)
+
+
+def segmentation_from_regions(
+    regions: Iterable[tuple[str, RegionMask]],
+    reference: sitk.Image,
+    *,
+    colours: Mapping[str, tuple[float, float, float]] | None = None,
+    terminologies: Mapping[str, str] | None = None,
+) -> Segmentation:
+    """Build a segmentation from named regions that are cropped to their boxes, with as few layers as overlaps allow."""
+    layers: list[np.ndarray] = []
+    highest: list[int] = []
+    segments = []
+    for name, region in regions:
+        box = tuple(slice(at, at + size) for at, size in zip(region.offset_zyx, region.voxels.shape, strict=True))
+        layer = next(
+            (at for at, array in enumerate(layers) if highest[at] < 255 and not array[box][region.voxels].any()),
+            len(layers),
+        )
+        if layer == len(layers):
+            layers.append(np.zeros(reference.GetSize()[::-1], dtype=np.uint8))
+            highest.append(0)
+        highest[layer] += 1
+        layers[layer][box][region.voxels] = highest[layer]
+        segments.append(
+            Segment(
+                id=name,
+                name=name,
+                layer=layer,
+                label=highest[layer],
+                colour=(colours or {}).get(name, (0.9, 0.6, 0.0)),
+                terminology=(terminologies or {}).get(name),
+            )
+        )
+    images = []
+    for array in layers or [np.zeros(reference.GetSize()[::-1], dtype=np.uint8)]:
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(reference)
+        images.append(image)
+    return Segmentation(tuple(images), tuple(segments))
 
 
 def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write a .seg.nrrd that Slicer opens with names, colours and terminology."""
-    raise NotImplementedError
+    layers = segmentation.layers
+    image = sitk.Image(layers[0]) if len(layers) == 1 else sitk.Compose(list(layers))
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    size = image.GetSize()
+    image.SetMetaData("Segmentation_ContainedRepresentationNames", "Binary labelmap|")
+    image.SetMetaData("Segmentation_ConversionParameters", "")
+    image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
+    image.SetMetaData("Segmentation_SourceRepresentation", "Binary labelmap")
+    image.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
+    extent = f"0 {size[0] - 1} 0 {size[1] - 1} 0 {size[2] - 1}"
+    for index, segment in enumerate(segmentation.segments):
+        key = f"Segment{index}_"
+        image.SetMetaData(key + "ID", segment.id)
+        image.SetMetaData(key + "Name", segment.name)
+        image.SetMetaData(key + "NameAutoGenerated", "0")
+        image.SetMetaData(key + "Color", " ".join(f"{value:.6g}" for value in segment.colour))
+        image.SetMetaData(key + "ColorAutoGenerated", "0")
+        image.SetMetaData(key + "Extent", extent)
+        image.SetMetaData(key + "LabelValue", str(segment.label))
+        image.SetMetaData(key + "Layer", str(segment.layer))
+        tags = f"TerminologyEntry:{segment.terminology}|" if segment.terminology else ""
+        image.SetMetaData(key + "Tags", tags)
+    write_volume(image, path)
