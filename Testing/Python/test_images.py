@@ -231,7 +231,8 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
             temporary.write_text("half")
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, interrupted)
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert os.listdir(tmp_path) == []
     with whole_file(path) as temporary:
         assert temporary.suffixes[-2:] == [".seg", ".nrrd"]
