@@ -485,7 +485,11 @@ def _alignment(material: _Material, item: TimepointRecord) -> KeyImage:
     for name in ("coronal", "axial"):
         plane = _whole_plane(name, baseline, centre)
         fixed = FUSION_WINDOW.grey(plane.cut(baseline, None, AIR_HU))
-        moved = FUSION_WINDOW.grey(plane.cut(material.volumes[item.name], material.transforms[item.name], AIR_HU))
+        carried = plane.cut(material.volumes[item.name], material.transforms[item.name], np.nan)
+        # Where the later scan does not reach, the baseline alone is shown, darkened, instead of a mismatch.
+        scanned = np.isfinite(carried)
+        fixed = np.where(scanned, fixed, fixed // 3)
+        moved = np.where(scanned, FUSION_WINDOW.grey(np.nan_to_num(carried)), fixed)
         rows, columns = np.indices(fixed.shape) // round(CHECKER_MM / plane.pixel_mm)
         views = (
             ("fusion", np.stack([fixed, moved, moved], axis=2), "in red and cyan; grey where they agree"),
