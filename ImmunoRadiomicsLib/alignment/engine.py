@@ -1,0 +1,327 @@
+"""One function that aligns a follow-up with a baseline, whatever engine does the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ..analysis import AlignmentQuality
+from ..errors import InputError
+from ..progress import Progress, part, silent
+from .anatomy import AIR_HU, body_of, lungs_of, quick_anatomy, value_range
+from .deform import Level, Schedule, deform
+from .fields import field_transform, inverse_field, padded, sample_transform
+from .grids import Grid, axis_spacing, corners, covered, grid_over, reduce, sample
+from .quality import Measured, judge, measure, there_and_back
+from .resampling import write_transform
+from .start import AFFINE, RIGID, Linear, Scan, Start, find_start, refine
+
+ENGINES = ("auto", "local-correlation", "affine", "rigid", "user")
+
+_DENSITY_RANGE_HU = (-1000.0, 300.0)
+# The body is matched with a rim of this width around it, so that the skin takes part.
+_RIM_MM = 8.0
+_MARGIN_MM = 8.0
+_COARSE_MM = 8.0
+_FINEST_MM = 1.5
+# Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
+_MOST_VOXELS = 900_000
+_COARSEST_LEVEL_MM = 9.0
+_ITERATIONS = (60, 60, 40)
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A follow-up aligned with a baseline.
+
+    ``transform`` carries LPS points of the baseline to the follow-up (the direction in which ITK resamples the follow-up on the
+    baseline), ``inverse`` carries points of the follow-up to the baseline. Both are plain ITK transforms.
+    """
+
+    transform: sitk.Transform
+    inverse: sitk.Transform
+    engine: str
+    quality: AlignmentQuality
+    measured: Measured
+
+    def local_quality(self, region: sitk.Image) -> float | None:
+        """Return the local correlation (0 to 1) in and 10 mm around a region of the baseline, such as a lesion.
+
+        ``region`` is a mask (not 0 inside) on any grid. None where the two scans share no structure there to judge by.
+        """
+        grid = self.measured.grid
+        shares = sample(sitk.Cast(reduce(region != 0, np.asarray(grid.spacing)), sitk.sitkFloat32), grid)
+        inside = sample(sitk.Cast(region != 0, sitk.sitkUInt8), grid, nearest=True) > 0
+        inside |= shares > 0.25
+        if not inside.any():
+            return None
+        near = ndimage.distance_transform_edt(~inside, sampling=grid.spacing[::-1]) <= 10.0
+        weights = np.where(near & self.measured.comparable, self.measured.structure, 0.0)
+        if weights.sum() < 1.0:
+            return None
+        return float(np.clip((self.measured.correlation * weights).sum() / weights.sum(), 0.0, 1.0))
+
+
+def align(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    *,
+    fixed_mask: sitk.Image | None = None,
+    moving_mask: sitk.Image | None = None,
+    engine: str = "auto",
+    initial: sitk.Transform | None = None,
+    progress: Progress = silent,
+) -> Alignment:
+    """Align a follow-up CT (``moving``) with the baseline CT (``fixed``).
+
+    Parameters
+    ----------
+    fixed, moving
+        Scalar volumes in HU, any grid and direction.
+    fixed_mask, moving_mask
+        Anatomy maps (labels of ``images.Anatomy``) on the grids of the scans; a quick map is made where they are not given.
+    engine
+        ``auto`` and ``local-correlation`` (affine, then deformable), ``affine``, ``rigid``, or ``user`` (``initial`` as it is, measured).
+    initial
+        Where to start, or the user's transform: baseline to follow-up points in LPS mm.
+    progress
+        Told the fraction done; may raise ``CancelledError``.
+
+    Raises
+    ------
+    InputError
+        If an image is not a scalar volume, a mask is on another grid, the engine is not known, or ``user`` comes without a transform.
+    """
+    _check(fixed, moving, fixed_mask, moving_mask, engine, initial)
+    progress(0.0, "Preparing the scans")
+    fixed_side = _Side.of(fixed, fixed_mask)
+    moving_side = _Side.of(moving, moving_mask)
+    problems = [
+        f"the {name} does not look like a CT in HU (values from {side.low:.0f} to {side.high:.0f})"
+        for name, side in (("baseline", fixed_side), ("follow-up", moving_side))
+        if not side.looks_like_ct
+    ]
+
+    grid = _working_grid(fixed_side)
+    fixed_scan = fixed_side.on(grid)
+    start: Start | None
+    troubles: tuple[str, ...]
+    if engine == "user" and initial is not None:
+        transform, inverse, returned = _given(initial, grid)
+        start, troubles, name = None, (), "user"
+    else:
+        freedom = RIGID if engine == "rigid" else AFFINE
+        start = _start(fixed_side, moving_side, freedom, initial, part(progress, 0.05, 0.3))
+        linear = start.linear
+        linear = _improve(fixed_scan, moving_side, linear, freedom)
+        if engine in ("rigid", "affine"):
+            transform, inverse = linear.transform(), linear.inverse().transform()
+            returned = np.full(grid.shape, np.nan, dtype=np.float32)
+            troubles, name = (), engine
+        else:
+            moved = moving_side.on(grid, linear.transform())
+            transform, inverse, returned, troubles = _deformed(fixed_scan, moved, linear, part(progress, 0.3, 0.9))
+            name = "local-correlation"
+    progress(0.9, "Measuring the quality of the alignment")
+    moved = moving_side.on(grid, transform)
+    before = moving_side.on(grid, initial)
+    measured = measure(fixed_scan, moved, before, transform, returned)
+    quality = judge(measured, start, (*problems, *troubles), not_ct=bool(problems))
+    progress(1.0, "Aligned")
+    return Alignment(transform, inverse, name, quality, measured)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """One of the two scans, reduced to what the alignment needs, with its anatomy."""
+
+    image: sitk.Image
+    labels: sitk.Image
+    low: float
+    high: float
+    looks_like_ct: bool
+
+    @classmethod
+    def of(cls, image: sitk.Image, mask: sitk.Image | None) -> _Side:
+        values = value_range(image)
+        small = sitk.Cast(reduce(image, _FINEST_MM), sitk.sitkFloat32)
+        small = sitk.Clamp(small, sitk.sitkFloat32, *_DENSITY_RANGE_HU)
+        labels = quick_anatomy(small) if mask is None else mask
+        return cls(small, labels, values.low, values.high, values.looks_like_ct)
+
+    def on(self, grid: Grid, transform: sitk.Transform | None = None) -> Scan:
+        """Return the scan on a grid; the table and the air around the body are made equal."""
+        values = sample(reduce(self.image, np.asarray(grid.spacing)), grid, transform, outside=AIR_HU)
+        labels = sample(self.labels, grid, transform, nearest=True)
+        valid = covered(self.image, grid, transform)
+        body = body_of(labels) & valid
+        rim = ndimage.binary_dilation(body, iterations=max(1, round(4.0 / min(grid.spacing))))
+        if body.any():
+            values[~rim & valid] = AIR_HU
+        return Scan(grid, values, valid, body, lungs_of(labels) & valid)
+
+
+def _check(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    fixed_mask: sitk.Image | None,
+    moving_mask: sitk.Image | None,
+    engine: str,
+    initial: sitk.Transform | None,
+) -> None:
+    problems = []
+    for name, image, mask in (("baseline", fixed, fixed_mask), ("follow-up", moving, moving_mask)):
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            problems.append(f"The {name} is not a scalar volume of three dimensions. Give a CT volume.")
+        elif mask is not None and not (
+            mask.GetSize() == image.GetSize()
+            and np.allclose(mask.GetSpacing(), image.GetSpacing(), rtol=1e-3)
+            and np.allclose(mask.GetOrigin(), image.GetOrigin(), atol=0.01)
+            and np.allclose(mask.GetDirection(), image.GetDirection(), atol=1e-3)
+        ):
+            problems.append(f"The anatomy map of the {name} is on another grid than the CT. Resample it on the CT.")
+    if engine not in ENGINES:
+        problems.append(f"The alignment engine {engine!r} is not known. Choose one of: {', '.join(ENGINES)}.")
+    if engine == "user" and initial is None:
+        problems.append("The alignment engine 'user' needs a transform. Give one, or choose the engine 'auto'.")
+    if initial is not None and initial.GetDimension() != 3:
+        problems.append(f"The given transform has {initial.GetDimension()} dimensions. Give a three-dimensional one.")
+    if problems:
+        raise InputError(problems)
+
+
+def _body_box(side: _Side) -> tuple[np.ndarray, np.ndarray]:
+    """Return the LPS box of the body and its rim, clipped to the image."""
+    points = corners(side.image)
+    low, high = points.min(axis=0), points.max(axis=0)
+    inside = sitk.GetArrayViewFromImage(side.labels) > 0
+    if not inside.any():
+        return low, high
+    index = [np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis))) for axis in (2, 1, 0)]
+    edges = [(float(item[0]) - 0.5, float(item[-1]) + 0.5) for item in index]
+    box = np.array(
+        [
+            side.labels.TransformContinuousIndexToPhysicalPoint((x, y, z))
+            for x in edges[0]
+            for y in edges[1]
+            for z in edges[2]
+        ]
+    )
+    return np.maximum(low, box.min(axis=0) - _RIM_MM), np.minimum(high, box.max(axis=0) + _RIM_MM)
+
+
+def _working_grid(side: _Side) -> Grid:
+    """Return the finest grid of the matching: as fine as the image is worth and the bound on voxels allows."""
+    low, high = _body_box(side)
+    extent = high - low + 2.0 * _MARGIN_MM
+    floor = np.maximum(_FINEST_MM, 0.8 * axis_spacing(side.image))
+    spacing = floor.copy()
+    for _ in range(8):
+        voxels = float(np.prod(extent / spacing))
+        if voxels <= _MOST_VOXELS:
+            break
+        spacing = np.maximum(floor, (spacing.min() * (voxels / _MOST_VOXELS) ** (1 / 3)))
+    return grid_over(low, high, spacing, _MARGIN_MM)
+
+
+def _coarse_grid(side: _Side, spacing: float) -> Grid:
+    points = corners(side.image)
+    return grid_over(points.min(axis=0), points.max(axis=0), np.full(3, spacing))
+
+
+def _start(fixed: _Side, moving: _Side, freedom: int, initial: sitk.Transform | None, progress: Progress) -> Start:
+    boxes = [np.subtract(*_body_box(side)[::-1]).min() for side in (fixed, moving)]
+    spacing = float(np.clip(min(boxes) / 24.0, 4.0, _COARSE_MM))
+    coarse = [side.on(_coarse_grid(side, spacing)) for side in (fixed, moving)]
+    given = None if initial is None else _linear_part(initial, coarse[0].grid)
+    return find_start(coarse[0], coarse[1], freedom, given, progress)
+
+
+def _linear_part(transform: sitk.Transform, grid: Grid) -> Linear:
+    """Fit a linear map to any transform over a grid."""
+    if transform.IsLinear():
+        offset = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+        columns = [np.array(transform.TransformPoint(unit)) - offset for unit in np.eye(3).tolist()]
+        return Linear(np.stack(columns, axis=1), offset)
+    displacement = sample_transform(transform, grid)
+    places = np.stack(np.meshgrid(*(grid.axis(axis) for axis in (2, 1, 0)), indexing="ij")[::-1], axis=-1).reshape(
+        -1, 3
+    )
+    design = np.column_stack([places, np.ones(len(places))])
+    solution, *_ = np.linalg.lstsq(design, places + displacement.reshape(-1, 3), rcond=None)
+    return Linear(solution[:3].T, solution[3])
+
+
+def _improve(fixed: Scan, moving: _Side, linear: Linear, freedom: int) -> Linear:
+    """Refine the map at half the working resolution."""
+    half = fixed.coarser()
+    points = corners(moving.image)
+    other = moving.on(grid_over(points.min(axis=0), points.max(axis=0), np.asarray(half.grid.spacing)))
+    return refine(half, other, linear, freedom)
+
+
+def _given(initial: sitk.Transform, grid: Grid) -> tuple[sitk.Transform, sitk.Transform, np.ndarray]:
+    """Return a user's transform, its inverse, and how far (mm) points of the grid end from where they began there and back.
+
+    A transform without an exact inverse is written as a linear part after a deformation, which is inverted numerically.
+    """
+    try:
+        inverse = initial.GetInverse()
+    except RuntimeError:
+        linear = _linear_part(initial, grid)
+        back = linear.inverse()
+        undone = sitk.CompositeTransform([back.transform(), initial])
+        displacement = sample_transform(undone, grid)
+        field = np.stack([displacement[..., 2 - axis] / np.float32(grid.spacing[2 - axis]) for axis in range(3)])
+        wide, box = padded(field, grid)
+        inverse = sitk.CompositeTransform([field_transform(inverse_field(wide), box), back.transform()])
+    returned = sample_transform(sitk.CompositeTransform([inverse, initial]), grid)
+    return initial, inverse, np.sqrt((returned**2).sum(axis=-1))
+
+
+def _deformed(
+    fixed: Scan, moved: Scan, linear: Linear, progress: Progress
+) -> tuple[sitk.Transform, sitk.Transform, np.ndarray, tuple[str, ...]]:
+    grid = fixed.grid
+    rim = max(1, round(_RIM_MM / min(grid.spacing)))
+    near = ndimage.binary_dilation(fixed.body, iterations=rim)
+    weight = (near & fixed.valid & moved.valid).astype(np.float32)
+    levels = [Level(fixed.values, moved.values, weight)]
+    grids = [grid]
+    while min(grids[-1].spacing) * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(grids[-1].size) >= 16:
+        levels.append(levels[-1].coarser())
+        grids.append(grids[-1].coarser())
+    levels.reverse()
+    grids.reverse()
+    schedules = [Schedule(_ITERATIONS[0])] * (len(levels) - 2) + [Schedule(_ITERATIONS[1])] * (len(levels) > 1)
+    schedules = schedules[: len(levels) - 1] + [Schedule(_ITERATIONS[2])]
+    found = deform(levels, schedules, part(progress, 0.0, 0.8))
+    # The way back is found on its own, from the follow-up to the baseline: where the two disagree, at least one is wrong.
+    opposite = [Level(level.moving, level.fixed, level.weight) for level in levels[:-1]] or levels
+    back = deform(opposite, schedules[: len(opposite)], part(progress, 0.8, 0.95))
+    forward = found.field
+    if len(levels) > 1:
+        forward = np.stack([item[::2, ::2, ::2] for item in forward]) / 2.0
+    coarse = there_and_back(forward, back.field, grids[max(len(grids) - 2, 0)])
+    places = np.indices(grid.shape, dtype=np.float32) / (2.0 if len(levels) > 1 else 1.0)
+    returned = ndimage.map_coordinates(coarse, places, order=1, mode="nearest")
+
+    wide, box = padded(found.field, grid)
+    transform = sitk.CompositeTransform([linear.transform(), field_transform(wide, box)])
+    inverse = sitk.CompositeTransform([field_transform(inverse_field(wide), box), linear.inverse().transform()])
+    return transform, inverse, returned, found.troubles
+
+
+def write_transforms(alignment: Alignment, folder: Path, timepoint: str) -> tuple[Path, Path]:
+    """Write both directions of an alignment as ``<timepoint>.h5`` and ``<timepoint>_inverse.h5``; return their paths.
+
+    The files are what ITK writes and Slicer opens: LPS points of the baseline to the time point, and back.
+    """
+    paths = folder / f"{timepoint}.h5", folder / f"{timepoint}_inverse.h5"
+    for transform, path in zip((alignment.transform, alignment.inverse), paths, strict=True):
+        write_transform(transform, path)
+    return paths

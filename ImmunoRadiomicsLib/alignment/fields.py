@@ -1,0 +1,122 @@
+"""Displacement fields as ITK transforms, their inverses, and points carried through transforms."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from .deform import identity, warp
+from .grids import Grid
+
+# Beyond the matched box the displacement fades to nothing over at least this many voxels, and over a distance of at least
+# this many times the largest displacement at the faces of the box, so that the map stays invertible.
+_FADE_VOXELS = 4
+_FADE_RATIO = 2.0
+
+
+def padded(field: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """Widen a field (3, z, y, x in voxels) so that it fades to zero at the faces of its box.
+
+    The map is then the identity on and beyond the faces, and so maps the box onto itself.
+    """
+    faces = [np.take(field, edge, axis=axis) for axis in (1, 2, 3) for edge in (0, -1)]
+    largest = max(float(np.sqrt((face**2).sum(axis=0)).max()) for face in faces)
+    width = int(np.ceil(max(_FADE_VOXELS, _FADE_RATIO * largest)))
+    wide = np.pad(field, ((0, 0), (width, width), (width, width), (width, width)), mode="edge")
+    for axis, length in enumerate(grid.shape, start=1):
+        position = np.arange(length + 2 * width) - width
+        beyond = np.maximum(np.maximum(-position, position - (length - 1)), 0) / width
+        fade = (0.5 * (1.0 + np.cos(np.pi * np.minimum(beyond, 1.0)))).astype(np.float32)
+        wide *= fade.reshape([-1 if other == axis else 1 for other in range(4)])
+    origin = np.asarray(grid.origin) - width * np.asarray(grid.spacing)
+    size = tuple(length + 2 * width for length in grid.size)
+    return wide, Grid(tuple(origin.tolist()), grid.spacing, size)  # type: ignore[arg-type]
+
+
+def inverse_field(field: np.ndarray, *, iterations: int = 40, tolerance: float = 1e-4) -> np.ndarray:
+    """Return the field of the inverse map on the same box (both in voxels), by fixed-point iteration.
+
+    Where the map is steep the plain iteration overshoots; the step is halved at the voxels whose error grew
+    (M. Chen 2008, doi:10.1118/1.2816107 for the plain scheme).
+    """
+    places = identity(field.shape[1:])
+    result = -field
+    step = np.ones(field.shape[1:], dtype=np.float32)
+    last = np.full(field.shape[1:], np.inf, dtype=np.float32)
+    for _ in range(iterations):
+        there = result + places
+        error = result + np.stack([warp(item, there) for item in field])
+        size = np.sqrt((error**2).sum(axis=0))
+        if size.max() < tolerance:
+            break
+        step[size > last] *= 0.5
+        last = size
+        result -= step * error
+    return result
+
+
+def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
+    """Return a field (3, z, y, x in voxels, array order) as an ITK transform (displacements in mm, x, y, z)."""
+    vectors = np.empty((*field.shape[1:], 3), dtype=np.float64)
+    for axis in range(3):
+        vectors[..., axis] = field[2 - axis] * grid.spacing[axis]
+    return sitk.DisplacementFieldTransform(grid.image(vectors))
+
+
+def transform_points(points: np.ndarray, transform: sitk.Transform) -> np.ndarray:
+    """Carry LPS points in mm, shape (n, 3) or (3,), through a transform; the shape is kept."""
+    array = np.asarray(points, dtype=float)
+    flat = array.reshape(-1, 3)
+    moved = [transform.TransformPoint(point) for point in flat.tolist()]
+    return np.asarray(moved, dtype=float).reshape(array.shape)
+
+
+def invert_points(
+    points: np.ndarray, transform: sitk.Transform, guess: sitk.Transform | None = None, *, tolerance_mm: float = 1e-5
+) -> np.ndarray:
+    """Find the LPS points (n, 3) that a transform carries to ``points``, to ``tolerance_mm``.
+
+    A stored inverse field is exact only at its nodes; this solves for each point (Newton steps with a numerical Jacobian, halved
+    while they do not improve). ``guess`` is a first estimate of the inverse, by default the points themselves.
+    """
+    target = np.asarray(points, dtype=float)
+    flat = target.reshape(-1, 3)
+    current = transform_points(flat, guess) if guess is not None else flat.copy()
+    error = transform_points(current, transform) - flat
+    delta = 0.01
+    for _ in range(60):
+        open_ = np.flatnonzero(np.linalg.norm(error, axis=1) > tolerance_mm)
+        if not open_.size:
+            break
+        here = current[open_]
+        columns = [
+            (transform_points(here + step, transform) - transform_points(here - step, transform)) / (2.0 * delta)
+            for step in delta * np.eye(3)
+        ]
+        step = np.linalg.solve(np.stack(columns, axis=2), error[open_][:, :, None])[:, :, 0]
+        factor = np.ones(open_.size)
+        for _ in range(6):
+            trial = here - factor[:, None] * step
+            trial_error = transform_points(trial, transform) - flat[open_]
+            worse = np.linalg.norm(trial_error, axis=1) >= np.linalg.norm(error[open_], axis=1)
+            if not worse.any():
+                break
+            factor[worse] *= 0.5
+        current[open_] = trial
+        error[open_] = trial_error
+    return current.reshape(target.shape)
+
+
+def sample_transform(transform: sitk.Transform, grid: Grid) -> np.ndarray:
+    """Return the displacement of any transform on a grid, in mm, as float32 (z, y, x, 3) with components (x, y, z)."""
+    image = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing)
+    return sitk.GetArrayFromImage(image)
+
+
+def field_at(vectors: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Interpolate a vector array (z, y, x, 3) on a grid at LPS points (n, 3)."""
+    places = grid.indices_of(points).T
+    return np.stack(
+        [ndimage.map_coordinates(vectors[..., i], places, order=1, mode="nearest") for i in range(3)], axis=1
+    )

@@ -1,0 +1,169 @@
+"""How good an alignment is, measured on the images after it, and what that says about its error in mm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ..analysis import AlignmentQuality, Verdict
+from .deform import identity, jacobian, local_correlation, warp
+from .fields import sample_transform
+from .grids import Grid
+from .start import Scan, Start
+
+_LUNGS_AT_LEAST_ML = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The quality figures, and the local correlation map they come from (z, y, x on ``grid``, with its structure weight).
+
+    ``comparable`` is where both scans show the body; ``overlap`` is its share of the smaller body.
+    """
+
+    quality: AlignmentQuality
+    grid: Grid
+    correlation: np.ndarray
+    structure: np.ndarray
+    comparable: np.ndarray
+    overlap: float
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray, region: np.ndarray) -> float | None:
+    """Return the mean of ``values`` over a region, weighted; None where the region holds no weight."""
+    total = float(weights[region].sum())
+    return float((values[region] * weights[region]).sum() / total) if total > 0 else None
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Dice overlap of two bool arrays; 1 where both are empty."""
+    size = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / size if size else 1.0
+
+
+def correlation_under(fixed: Scan, moving: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return local correlation, structure and the region of comparison of two scans on one grid."""
+    correlation, structure = local_correlation(fixed.values, moving.values)
+    return correlation, structure, fixed.body & fixed.valid & moving.valid
+
+
+def measure(
+    fixed: Scan,
+    moved: Scan,
+    before: Scan,
+    transform: sitk.Transform,
+    returned: np.ndarray,
+) -> Measured:
+    """Measure an alignment.
+
+    Parameters
+    ----------
+    fixed, moved, before
+        The baseline, the aligned follow-up and the follow-up as it lay before, on one grid.
+    transform
+        From baseline to follow-up points, in mm.
+    returned
+        How far (mm) points of the grid end from where they began when carried there and back; NaN where not known.
+    """
+    grid = fixed.grid
+    correlation, structure, region = correlation_under(fixed, moved)
+    overlap = float(region.sum()) / max(1, min(int(fixed.body.sum()), int(moved.body.sum())))
+    earlier, earlier_structure, earlier_region = correlation_under(fixed, before)
+
+    displacement = sample_transform(transform, grid)
+    lengths = np.sqrt((displacement**2).sum(axis=-1))
+    voxels = np.stack([displacement[..., 2 - axis] / grid.spacing[2 - axis] for axis in range(3)])
+    folded = jacobian(voxels) <= 0.0
+
+    lungs = fixed.lungs & region
+    lung_inside = ndimage.binary_erosion(lungs)
+    litre = float(np.prod(grid.spacing)) / 1.0e6
+    sizes = [float((scan.lungs & fixed.valid & moved.valid).sum()) * litre * 1000.0 for scan in (fixed, moved)]
+    has_lungs = max(sizes) >= _LUNGS_AT_LEAST_ML
+    judged = lungs if lungs.any() else region
+    back = returned[judged & np.isfinite(returned)]
+    quality = AlignmentQuality(
+        verdict="usable",
+        reasons=(),
+        correlation_before=weighted_mean(earlier, earlier_structure, earlier_region),
+        correlation=weighted_mean(correlation, structure, region),
+        lung_correlation=weighted_mean(correlation, structure, lung_inside) if has_lungs else None,
+        residual_hu=float(np.abs(fixed.values - moved.values)[region].mean()) if region.any() else None,
+        lung_dice=dice(fixed.lungs & moved.valid, moved.lungs & fixed.valid) if has_lungs else None,
+        body_dice=dice(fixed.body & moved.valid & fixed.valid, moved.body & fixed.valid & moved.valid),
+        folding_fraction=float(folded[region].mean()) if region.any() else None,
+        inverse_consistency_median_mm=float(np.median(back)) if back.size else None,
+        inverse_consistency_p95_mm=float(np.percentile(back, 95)) if back.size else None,
+        maximum_displacement_mm=float(lengths[region].max()) if region.any() else None,
+    )
+    return Measured(quality, grid, correlation, structure, region, overlap)
+
+
+def there_and_back(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return how far in mm (z, y, x) each voxel ends from its start, carried by one field (voxels) and then the other."""
+    places = identity(forward.shape[1:])
+    there = forward + places
+    error = forward + np.stack([warp(item, there) for item in backward])
+    spacing = np.asarray(grid.spacing[::-1], dtype=np.float32).reshape(3, 1, 1, 1)
+    return np.sqrt(((error * spacing) ** 2).sum(axis=0))
+
+
+# Limits of the verdict; benchmarks/alignment.py shows where good and bad pairs lie.
+_CORRELATION_GOOD, _CORRELATION_FAILED = 0.70, 0.45
+_LUNG_CORRELATION_GOOD, _LUNG_CORRELATION_FAILED = 0.65, 0.40
+_LUNG_DICE_FAILED = 0.80
+_BODY_DICE_FAILED = 0.80
+_OVERLAP_FAILED = 0.25
+_FOLDING_FAILED = 0.01
+_TURNED_OVER_MARGIN = 0.02
+_ERROR_GOOD_MM, _ERROR_FAILED_MM = 2.0, 8.0
+
+
+def expected_error_mm(quality: AlignmentQuality) -> float | None:
+    """Return the median error in mm that the figures lead one to expect, inside the lungs or else the body."""
+    if quality.inverse_consistency_median_mm is None or quality.correlation is None:
+        return None
+    return float(0.3 + quality.inverse_consistency_median_mm)
+
+
+def judge(measured: Measured, start: Start | None, problems: tuple[str, ...], *, not_ct: bool) -> AlignmentQuality:
+    """Give the verdict and its reasons in plain words; ``problems`` are those known before the measurement."""
+    quality = measured.quality
+    error = expected_error_mm(quality)
+    failed = list(problems) if not_ct else []
+    doubts = [] if not_ct else list(problems)
+
+    if start is not None and start.turned_over_score > start.score + _TURNED_OVER_MARGIN:
+        failed.append(f"the follow-up fits better when {start.turned_over}: its axes look mixed up")
+    if measured.overlap < _OVERLAP_FAILED:
+        failed.append(f"the scans share only {100 * measured.overlap:.0f} % of the body")
+    for value, good, bad, where in (
+        (quality.correlation, _CORRELATION_GOOD, _CORRELATION_FAILED, "the body"),
+        (quality.lung_correlation, _LUNG_CORRELATION_GOOD, _LUNG_CORRELATION_FAILED, "the lungs"),
+    ):
+        if value is None:
+            continue
+        if value < bad:
+            failed.append(
+                f"the structures of {where} do not match (local correlation {value:.2f}): another patient or body part?"
+            )
+        elif value < good:
+            doubts.append(f"the structures of {where} match only in part (local correlation {value:.2f})")
+    if quality.correlation is None:
+        failed.append("the scans share no structure to judge the alignment by")
+    if quality.lung_dice is not None and quality.lung_dice < _LUNG_DICE_FAILED:
+        failed.append(f"the lungs do not lie on each other (Dice {quality.lung_dice:.2f})")
+    if quality.body_dice is not None and quality.body_dice < _BODY_DICE_FAILED:
+        failed.append(f"the bodies do not lie on each other (Dice {quality.body_dice:.2f})")
+    if quality.folding_fraction is not None and quality.folding_fraction > 0.0:
+        note = f"the deformation folds in {100 * quality.folding_fraction:.2g} % of the body"
+        (failed if quality.folding_fraction > _FOLDING_FAILED else doubts).append(note)
+    if error is not None and error > _ERROR_FAILED_MM:
+        failed.append(f"the expected error is {error:.0f} mm")
+    elif error is not None and error > _ERROR_GOOD_MM:
+        doubts.append(f"the expected error is {error:.1f} mm")
+    verdict: Verdict = "failed" if failed else "usable" if doubts else "good"
+    return replace(quality, verdict=verdict, reasons=(*failed, *doubts), expected_error_mm=error)
