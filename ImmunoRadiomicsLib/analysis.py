@@ -18,6 +18,7 @@ Verdict = Literal["good", "usable", "failed"]
 LesionStatus = Literal["measured", "absent", "too small", "merged", "not evaluated"]
 LesionEvent = Literal["baseline", "present", "new", "vanished", "absent", "split", "merged", "not evaluated"]
 Answer = Literal["yes", "no", "not assessable"]
+StageName = Literal["align", "lesions", "extract", "respond", "flag", "analyze"]
 Level = Literal["unlikely", "indeterminate", "likely", "yes", "no", "not assessable"]
 
 
@@ -345,6 +346,8 @@ class Provenance:
     inputs_sha256: dict[str, str]
     stages: tuple[StageRecord, ...]
     seed: int
+    settings: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    code_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -370,3 +373,24 @@ class Analysis:
     context: tuple[ContextScore, ...]
     warnings: tuple[str, ...]
     provenance: Provenance
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What is known after a stage that was run alone: the file stage.json."""
+
+    schema_version: str
+    research_use_only: str
+    patient: str
+    stage: StageName
+    timepoints: tuple[TimepointRecord, ...]
+    alignments: tuple[AlignmentRecord, ...] = ()
+    lesions: tuple[Lesion, ...] = ()
+    lungs: tuple[LungMeasures, ...] = ()
+    lung_changes: tuple[LungChange, ...] = ()
+    features: tuple[Features, ...] = ()
+    deltas: tuple[FeatureDelta, ...] = ()
+    response: Response | None = None
+    flags: tuple[Flag, ...] = ()
+    context: tuple[ContextScore, ...] = ()
+    warnings: tuple[str, ...] = ()

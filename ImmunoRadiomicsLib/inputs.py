@@ -1,0 +1,86 @@
+"""A study with its images: everything that is wrong with either is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from .errors import InputError
+from .images import Segmentation, read_segmentation, read_volume
+from .study import Study, parse_study
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A valid study with its images, by the name of the time point."""
+
+    study: Study
+    volumes: Mapping[str, sitk.Image]
+    segmentations: Mapping[str, Segmentation]
+
+
+def read_inputs(source: Study | Path) -> Inputs:
+    """Read a study and every image of it.
+
+    Raises
+    ------
+    InputError
+        With every problem of study.yaml and of every image at once.
+    """
+    study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
+    volumes: dict[str, sitk.Image] = {}
+    segmentations: dict[str, Segmentation] = {}
+    for timepoint in study.timepoints if study else ():
+        try:
+            if timepoint.ct.exists():
+                volumes[timepoint.name] = read_volume(timepoint.ct)
+        except InputError as error:
+            problems.extend(error.problems)
+        try:
+            if timepoint.pet is not None and timepoint.pet.exists():
+                read_volume(timepoint.pet, ct=False)
+        except InputError as error:
+            problems.extend(error.problems)
+        if timepoint.segmentation is None or not timepoint.segmentation.exists() or timepoint.name not in volumes:
+            continue
+        try:
+            segmentations[timepoint.name] = read_segmentation(timepoint.segmentation, volumes[timepoint.name])
+        except InputError as error:
+            problems.extend(error.problems)
+    if study is not None:
+        problems.extend(_lesion_problems(study, segmentations, source if isinstance(source, Path) else Path("study")))
+    if problems or study is None:
+        raise InputError(problems)
+    return Inputs(study, volumes, segmentations)
+
+
+def _lesion_problems(study: Study, segmentations: Mapping[str, Segmentation], source: Path) -> list[str]:
+    """Say which named lesions exist in no segmentation, and whether follow-ups are contoured but the baseline is not."""
+    problems = []
+    readable = all(item.segmentation is None or item.name in segmentations for item in study.timepoints)
+    found = {segment.name for segmentation in segmentations.values() for segment in segmentation.segments}
+    marked = {
+        segment.name
+        for segmentation in segmentations.values()
+        for segment in segmentation.segments
+        if segmentation.array(segment.name).any()
+    }
+    for spec in study.lesions if readable else ():
+        if spec.segment not in found:
+            names = ", ".join(sorted(found)) or "none, since no segmentation is given"
+            problems.append(f"{source}: the lesion `{spec.segment}` is in no segmentation. The segments are: {names}.")
+        elif spec.segment not in marked:
+            problems.append(
+                f"{source}: the segment `{spec.segment}` is empty at every time point. Draw it, or leave it out."
+            )
+    baseline = study.baseline if study.timepoints else None
+    if baseline is not None and baseline.segmentation is None and not baseline.no_visible_lesions and segmentations:
+        others = ", ".join(f"`{name}`" for name in segmentations)
+        problems.append(
+            f"{source}: {others} have a segmentation but the baseline `{baseline.name}` has none, so that every lesion would count as "
+            "new. Give one, or write `no_visible_lesions: true` there."
+        )
+    return problems

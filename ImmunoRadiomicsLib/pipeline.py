@@ -1,0 +1,606 @@
+"""The stages in their order, from a study to an output folder.
+
+Each stage is a pure function of its inputs; this file only reads, hands on, keeps what is finished and writes. Costly stages
+(anatomy, alignment, lesions, radiomics) are kept by the hash of their inputs, so that a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import SOURCE_VERSION, alignment, classifiers, lesions, radiomics, report, response
+from .analysis import (
+    SCHEMA_VERSION,
+    AlignmentQuality,
+    AlignmentRecord,
+    Analysis,
+    ContextScore,
+    FeatureDelta,
+    Features,
+    Flag,
+    Lesion,
+    LungChange,
+    LungMeasures,
+    Provenance,
+    Response,
+    StageName,
+    StageRecord,
+    StageResult,
+    TimepointRecord,
+)
+from .files import sha256_of, write_text
+from .finished import read_lists, read_regions, write_found
+from .images import RegionMask, read_segmentation, segmentation_from_regions, write_segmentation, write_volume
+from .inputs import Inputs, read_inputs
+from .progress import Progress, part, silent
+from .readings import measurements_of
+from .serialise import from_json, to_json
+from .study import Study, Timepoint, study_warnings
+from .workspace import RESULT_FILE, Workspace, code_fingerprint, fingerprint, write_json
+
+RESEARCH_USE_ONLY = "Research use only. Not a medical device; not for diagnosis or for decisions about treatment."
+
+# What is added to a complete result before it appears: it gets the analysis, the study, the folder and a progress.
+Finish = Callable[[Analysis, Study, Path, Progress], Sequence[str]]
+
+# Shares of a full-size run's time, for the progress display only.
+_WEIGHTS = {
+    "read": 4,
+    "anatomy": 10,
+    "align": 25,
+    "lesions": 12,
+    "extract": 32,
+    "respond": 1,
+    "flag": 2,
+    "report": 6,
+    "scene": 8,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may choose about a run.
+
+    ``preset`` and ``lung_preset`` name extraction presets (or give the path of a pyradiomics parameter file), ``engine`` the
+    alignment engine.
+    """
+
+    preset: str = "ct-lesion"
+    lung_preset: str = "ct-lung"
+    engine: str = "auto"
+    jobs: int = 1
+    seed: int = 0
+
+
+def analyze(
+    source: Study | Path,
+    out: Path,
+    *,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+    finish: Finish | None = None,
+) -> Analysis:
+    """Analyse a patient and write the output folder, which appears only when it is complete.
+
+    Parameters
+    ----------
+    source
+        A study, or the path of its study.yaml.
+    out
+        The output folder; an earlier result there is replaced.
+    settings
+        Preset, engine, jobs and seed.
+    finish
+        Adds further files to the folder before it appears, and returns what it has to warn of.
+
+    Raises
+    ------
+    InputError
+        If the study is wrong; nothing is written then.
+    CancelledError
+        If the progress asked to stop; finished stages are kept for the next run.
+    """
+    run = _prepared(source, out, settings, progress)
+    with run.workspace as workspace:
+        result = run.whole(finish)
+        workspace.publish()
+    progress(1.0, "done")
+    return result
+
+
+def run_stage(
+    source: Study | Path,
+    out: Path,
+    stage: StageName,
+    *,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> StageResult:
+    """Run the pipeline up to one stage and write that stage's files; raises as ``analyze`` does."""
+    run = _prepared(source, out, settings, progress)
+    with run.workspace as workspace:
+        result = run.until(stage)
+        workspace.publish()
+    progress(1.0, "done")
+    return result
+
+
+def _prepared(source: Study | Path, out: Path, settings: Settings | None, progress: Progress) -> _Run:
+    """Check everything that can be wrong before anything is written."""
+    settings = settings or Settings()
+    presets = radiomics.load_preset(settings.preset), radiomics.load_preset(settings.lung_preset)
+    alignment.check_engine(settings.engine)
+    workspace = Workspace(out)
+    progress(0.0, "read: study and images")
+    return _Run(read_inputs(source), settings, presets, workspace, progress)
+
+
+class _Run:
+    """One run of the pipeline: what it has found so far, how long each stage took, and what it has to say."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        presets: tuple[radiomics.Preset, radiomics.Preset],
+        workspace: Workspace,
+        progress: Progress,
+    ):
+        self.inputs, self.study, self.settings = inputs, inputs.study, settings
+        self.preset, self.lung_preset = presets
+        self.workspace, self.progress = workspace, progress
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.records: list[StageRecord] = []
+        self.log: list[str] = []
+        self.warnings: list[str] = list(study_warnings(self.study))
+        self.done_weight = float(_WEIGHTS["read"])
+        self.hashes = self._hash_inputs()
+        self.alignments: tuple[AlignmentRecord, ...] = ()
+        self.transforms: dict[str, sitk.Transform] = {}
+        self.lesions: tuple[Lesion, ...] = ()
+        self.lungs: tuple[LungMeasures, ...] = ()
+        self.lung_changes: tuple[LungChange, ...] = ()
+        self.regions: tuple[RegionMask, ...] = ()
+        self.features: tuple[Features, ...] = ()
+        self.deltas: tuple[FeatureDelta, ...] = ()
+        self.flags: tuple[Flag, ...] = ()
+        self.context: tuple[ContextScore, ...] = ()
+
+    def until(self, stage: StageName) -> StageResult:
+        """Run the stages up to one and write its files into the result folder."""
+        self._align()
+        if stage != "align":
+            self._find()
+        if stage in ("extract", "flag"):
+            self._extract()
+        found = self._respond() if stage in ("respond", "flag") else None
+        if stage == "flag" and found is not None:
+            self._flag(found)
+        return self._write_stage(stage, found)
+
+    def whole(self, finish: Finish | None) -> Analysis:
+        """Run every stage and write everything into the result folder."""
+        self._align()
+        self._find()
+        self._extract()
+        found = self._respond()
+        self._flag(found)
+        return self._write_analysis(found, finish)
+
+    def _hash_inputs(self) -> dict[str, str]:
+        files = {}
+        for timepoint in self.study.timepoints:
+            for kind, path in (("ct", timepoint.ct), ("segmentation", timepoint.segmentation), ("pet", timepoint.pet)):
+                if path is not None:
+                    files[f"{timepoint.name}.{kind}"] = sha256_of(path)
+        return files
+
+    def _say(self, message: str) -> None:
+        seconds = (datetime.datetime.now(datetime.timezone.utc) - self.started).total_seconds()
+        self.log.append(f"{seconds:8.1f} s  {message}")
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+            self._say(f"warning: {message}")
+
+    def _stage(self, name: str, key: str, work: Callable[[Progress], bool]) -> None:
+        """Run one stage with its share of the progress; ``work`` returns whether everything was there already."""
+        total = sum(_WEIGHTS.values())
+        start = self.done_weight / total
+        self.done_weight += _WEIGHTS[name]
+        share = part(self.progress, start, self.done_weight / total)
+        share(0.0, f"{name}: starting")
+        cpu, wall = _cpu_seconds(), time.perf_counter()
+        reused = work(lambda fraction, message: share(fraction, f"{name}: {message}"))
+        record = StageRecord(name, round(_cpu_seconds() - cpu, 2), round(time.perf_counter() - wall, 2), reused, key)
+        self.records.append(record)
+        share(1.0, f"{name}: {'taken over' if reused else 'done'}")
+        self._say(
+            f"{name}: {record.cpu_seconds:.1f} s CPU, {record.wall_seconds:.1f} s{', taken over' if reused else ''}"
+        )
+
+    def _align(self) -> None:
+        timepoints, baseline = self.study.timepoints, self.study.baseline
+        self.anatomies: dict[str, sitk.Image] = {}
+        anatomy_keys = {item.name: self._key("anatomy", self._hashes_of(item)) for item in timepoints}
+
+        def anatomy(progress: Progress) -> bool:
+            all_reused = True
+            for index, timepoint in enumerate(timepoints):
+                share = part(progress, index / len(timepoints), (index + 1) / len(timepoints))
+                folder, reused = self.workspace.step(
+                    f"anatomy-{timepoint.name}",
+                    anatomy_keys[timepoint.name],
+                    lambda folder, timepoint=timepoint, share=share: self._make_anatomy(folder, timepoint, share),
+                )
+                self.anatomies[timepoint.name] = sitk.ReadImage(str(folder / "anatomy.nrrd"))
+                for warning in json.loads((folder / "warnings.json").read_text()):
+                    self._warn(f"{timepoint.name}: {warning}")
+                all_reused &= reused
+            return all_reused
+
+        self._stage("anatomy", fingerprint(anatomy_keys), anatomy)
+        followups = [timepoint for timepoint in timepoints if timepoint is not baseline]
+        keys = {
+            item.name: self._key("align", self._hashes_of(baseline), self._hashes_of(item), self.settings.engine)
+            for item in followups
+        }
+
+        def align(progress: Progress) -> bool:
+            all_reused, records = True, []
+            for index, timepoint in enumerate(followups):
+                share = part(progress, index / len(followups), (index + 1) / len(followups))
+                folder, reused = self.workspace.step(
+                    f"align-{timepoint.name}",
+                    keys[timepoint.name],
+                    lambda folder, timepoint=timepoint, share=share: self._make_alignment(folder, timepoint, share),
+                )
+                records.append(self._take_alignment(folder, timepoint))
+                all_reused &= reused
+            self.alignments = tuple(records)
+            return all_reused
+
+        self._stage("align", fingerprint(keys), align)
+
+    def _make_anatomy(self, folder: Path, timepoint: Timepoint, progress: Progress) -> None:
+        progress(0.0, f"body and lungs of {timepoint.name}")
+        given = self.inputs.segmentations.get(timepoint.name)
+        result = lesions.segment_anatomy(self.inputs.volumes[timepoint.name], given, progress=progress)
+        write_volume(result.image, folder / "anatomy.nrrd")
+        write_json(folder / "warnings.json", list(result.warnings))
+
+    def _make_alignment(self, folder: Path, timepoint: Timepoint, progress: Progress) -> None:
+        progress(0.0, f"{timepoint.name} onto {self.study.baseline.name}")
+        result = alignment.align(
+            self.inputs.volumes[self.study.baseline.name],
+            self.inputs.volumes[timepoint.name],
+            fixed_mask=self.anatomies[self.study.baseline.name],
+            moving_mask=self.anatomies[timepoint.name],
+            engine=self.settings.engine,
+            progress=progress,
+        )
+        alignment.write_transforms(result, folder, timepoint.name)
+        write_json(folder / "alignment.json", {"engine": result.engine, "quality": to_json(result.quality)})
+
+    def _take_alignment(self, folder: Path, timepoint: Timepoint) -> AlignmentRecord:
+        """Copy the transforms into the result; a failed alignment is recorded but not used."""
+        content = json.loads((folder / "alignment.json").read_text())
+        quality = from_json(AlignmentQuality, content["quality"])
+        target = self.workspace.result / "transforms"
+        target.mkdir(exist_ok=True)
+        names = (f"{timepoint.name}.h5", f"{timepoint.name}_inverse.h5")
+        for name in names:
+            shutil.copyfile(folder / name, target / name)
+        reasons = "; ".join(quality.reasons)
+        if quality.verdict == "failed":
+            self._warn(
+                f"{timepoint.name} could not be aligned with the baseline and is left out of what compares the two: {reasons}"
+            )
+        else:
+            self.transforms[timepoint.name] = alignment.read_transform(folder / names[0])
+            if quality.verdict == "usable":
+                self._warn(f"{timepoint.name}: the alignment is usable but not good: {reasons}")
+        return AlignmentRecord(
+            timepoint.name,
+            self.study.baseline.name,
+            content["engine"],
+            quality,
+            f"transforms/{names[0]}",
+            f"transforms/{names[1]}",
+        )
+
+    def _find(self) -> None:
+        key = self._key(
+            "lesions",
+            self.hashes,
+            self.settings.engine,
+            to_json(self.study.lesions),
+            [(item.name, item.date, item.no_visible_lesions) for item in self.study.timepoints],
+        )
+
+        def find(progress: Progress) -> bool:
+            folder, reused = self.workspace.step("lesions", key, lambda folder: self._make_lesions(folder, progress))
+            lists = read_lists(folder)
+            self.lesions, self.lungs, self.lung_changes = lists["lesions"], lists["lungs"], lists["lung_changes"]
+            self.regions = read_regions(folder)
+            shutil.copytree(folder / "segmentations", self.workspace.result / "segmentations")
+            for warning in lists["warnings"]:
+                self._warn(warning)
+            return reused
+
+        self._stage("lesions", key, find)
+
+    def _make_lesions(self, folder: Path, progress: Progress) -> None:
+        found = lesions.find(
+            self.study,
+            self.inputs.volumes,
+            {item.name: self.inputs.segmentations.get(item.name) for item in self.study.timepoints},
+            self.anatomies,
+            self.transforms,
+            progress=part(progress, 0.0, 0.7),
+        )
+        changes: list[LungChange] = []
+        followups = [item for item in self.study.timepoints if self.study.day(item) > 0]
+        for index, timepoint in enumerate(followups):
+            progress(0.7 + 0.1 * index / len(followups), f"what is new in the lungs at {timepoint.name}")
+            changes.extend(self._lung_change(found, timepoint))
+        write_found(
+            folder,
+            regions=found.regions,
+            lesions=found.lesions,
+            lungs=found.lungs,
+            lung_changes=changes,
+            warnings=found.warnings,
+        )
+        progress(0.8, "writing segmentations")
+        for name, volume in self.inputs.volumes.items():
+            write_segmentation(found.segmentations[name], folder / "segmentations" / f"{name}.seg.nrrd")
+            named = [
+                (f"{item.lesion or 'lungs'}.{item.region}", item)
+                for item in found.regions
+                if item.timepoint == name and item.count
+            ]
+            write_segmentation(
+                segmentation_from_regions(named, volume), folder / "segmentations" / f"{name}.regions.seg.nrrd"
+            )
+
+    def _lung_change(self, found: lesions.Found, timepoint: Timepoint) -> tuple[LungChange, ...]:
+        quality = next(item.quality for item in self.alignments if item.timepoint == timepoint.name)
+        baseline = self.study.baseline.name
+        return lesions.lung_change(
+            self.inputs.volumes[baseline],
+            self.inputs.volumes[timepoint.name],
+            self.anatomies[baseline],
+            self.anatomies[timepoint.name],
+            self.transforms.get(timepoint.name),
+            quality,
+            found.segmentations[baseline],
+            found.segmentations[timepoint.name],
+            baseline,
+            timepoint.name,
+        )
+
+    def _extract(self) -> None:
+        key = self._key("extract", self.hashes, self.preset.sha256, self.lung_preset.sha256, self.settings.engine)
+
+        def extract(progress: Progress) -> bool:
+            self.features = radiomics.extract(
+                self.inputs.volumes,
+                self.regions,
+                self.preset,
+                lung_preset=self.lung_preset,
+                jobs=self.settings.jobs,
+                cache=self.workspace.cache / "radiomics",
+                progress=progress,
+            )
+            days = {item.name: self.study.day(item) for item in self.study.timepoints}
+            deltas = radiomics.feature_deltas(self.features, days, self.study.baseline.name)
+            self.deltas = tuple(self._withheld(item) for item in deltas)
+            return False
+
+        self._stage("extract", key, extract)
+
+    def _withheld(self, delta: FeatureDelta) -> FeatureDelta:
+        """Empty a change that rests on a failed alignment."""
+        timepoints = {delta.earlier, delta.later} - {self.study.baseline.name}
+        if timepoints <= set(self.transforms):
+            return delta
+        reason = f"{', '.join(sorted(timepoints - set(self.transforms)))} could not be aligned with the baseline"
+        return replace(delta, reason=reason, values={})
+
+    def _respond(self) -> Response:
+        start = self.study.treatment.start
+        results: list[Response] = []
+
+        def respond(progress: Progress) -> bool:
+            results.append(
+                response.respond(
+                    measurements_of(self.study, self.lesions),
+                    timepoint_names={self.study.day(item): item.name for item in self.study.timepoints},
+                    treatment_start_day=(start - self.study.baseline.date).days if start else None,
+                    volumes_ml={
+                        (lesion.id, self._days[seen.timepoint]): seen.volume_ml
+                        for lesion in self.lesions
+                        for seen in lesion.observations
+                        if seen.volume_ml is not None
+                    },
+                    symptoms_worse=self.study.clinical.symptoms_worse,
+                )
+            )
+            return False
+
+        self._stage("respond", self._key("respond", to_json(self.lesions)), respond)
+        return results[0]
+
+    @property
+    def _days(self) -> dict[str, int]:
+        return {item.name: self.study.day(item) for item in self.study.timepoints}
+
+    def _flag(self, found: Response) -> None:
+        def flag(progress: Progress) -> bool:
+            self.flags, self.context = classifiers.assess(
+                self.study,
+                timepoints=self._timepoint_records(),
+                lesions=self.lesions,
+                lungs=self.lungs,
+                lung_changes=self.lung_changes,
+                response=found,
+                alignments=self.alignments,
+                features=self.features,
+                deltas=self.deltas,
+                seed=self.settings.seed,
+            )
+            return False
+
+        self._stage("flag", self._key("flag", to_json(self.study.clinical), self.settings.seed), flag)
+
+    def _timepoint_records(self) -> tuple[TimepointRecord, ...]:
+        records = []
+        for item in self.study.timepoints:
+            volume = self.inputs.volumes[item.name]
+            seen = {
+                seen.source for lesion in self.lesions for seen in lesion.observations if seen.timepoint == item.name
+            }
+            drawn = item.segmentation is not None or item.no_visible_lesions
+            records.append(
+                TimepointRecord(
+                    name=item.name,
+                    day=self.study.day(item),
+                    date=item.date.isoformat(),
+                    spacing_mm=volume.GetSpacing(),
+                    size=volume.GetSize(),
+                    segmentation="given" if drawn else "propagated" if "propagated" in seen else "none",
+                    pet=item.pet is not None,
+                )
+            )
+        return tuple(records)
+
+    def _provenance(self) -> Provenance:
+        packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__, **radiomics.software_versions()}
+        return Provenance(
+            software="ImmunoRadiomics",
+            version=software_version(),
+            created=self.started.isoformat(timespec="seconds"),
+            python=sys.version.split()[0],
+            platform=platform.platform(),
+            packages=dict(sorted(packages.items())),
+            inputs_sha256=self.hashes,
+            stages=tuple(self.records),
+            seed=self.settings.seed,
+            settings=to_json(self.settings),
+            code_sha256=code_fingerprint(),
+        )
+
+    def _write_stage(self, until: StageName, found: Response | None) -> StageResult:
+        result = StageResult(
+            schema_version=SCHEMA_VERSION,
+            research_use_only=RESEARCH_USE_ONLY,
+            patient=self.study.patient,
+            stage=until,
+            timepoints=self._timepoint_records(),
+            alignments=self.alignments,
+            lesions=self.lesions,
+            lungs=self.lungs,
+            lung_changes=self.lung_changes,
+            features=self.features,
+            deltas=self.deltas,
+            response=found,
+            flags=self.flags,
+            context=self.context,
+            warnings=tuple(self.warnings),
+        )
+        folder = self.workspace.result
+        write_json(folder / "stage.json", to_json(result))
+        report.write_stage_tables(result, folder)
+        self._write_record(folder)
+        return result
+
+    def _write_record(self, folder: Path) -> None:
+        write_json(folder / "provenance.json", to_json(self._provenance()))
+        write_text(
+            folder / "log.txt", "\n".join([f"ImmunoRadiomics {software_version()}. {RESEARCH_USE_ONLY}", *self.log, ""])
+        )
+
+    def _write_analysis(self, found: Response, finish: Finish | None) -> Analysis:
+        folder = self.workspace.result
+        start = self.study.treatment.start
+        result = Analysis(
+            schema_version=SCHEMA_VERSION,
+            research_use_only=RESEARCH_USE_ONLY,
+            patient=self.study.patient,
+            tumour=self.study.tumour,
+            baseline=self.study.baseline.name,
+            treatment_start_day=(start - self.study.baseline.date).days if start else None,
+            timepoints=self._timepoint_records(),
+            alignments=self.alignments,
+            lesions=self.lesions,
+            lungs=self.lungs,
+            lung_changes=self.lung_changes,
+            preset=self.preset.name,
+            features=self.features,
+            deltas=self.deltas,
+            response=found,
+            flags=self.flags,
+            context=self.context,
+            warnings=tuple(self.warnings),
+            provenance=self._provenance(),
+        )
+        segmentations = {
+            name: read_segmentation(folder / "segmentations" / f"{name}.seg.nrrd", volume, may_be_empty=True)
+            for name, volume in self.inputs.volumes.items()
+        }
+
+        def write_report(progress: Progress) -> bool:
+            progress(0.0, "tables")
+            report.write_tables(result, folder)
+            progress(0.2, "key images")
+            pictures = report.key_images(result, self.inputs.volumes, segmentations, self.transforms)
+            progress(0.8, "page")
+            report.write_report(result, pictures, folder / "report.html")
+            return False
+
+        self._stage("report", self._key("report"), write_report)
+        if finish is not None:
+            self._stage("finish", self._key("finish"), lambda progress: self._finish(finish, result, folder, progress))
+        result = replace(result, provenance=self._provenance(), warnings=tuple(self.warnings))
+        write_json(folder / RESULT_FILE, to_json(result))
+        self._write_record(folder)
+        return result
+
+    def _finish(self, finish: Finish, result: Analysis, folder: Path, progress: Progress) -> bool:
+        for warning in finish(result, self.study, folder, progress):
+            self._warn(warning)
+        return False
+
+    def _key(self, stage: str, *parts: object) -> str:
+        return fingerprint(stage, code_fingerprint(), *parts)
+
+    def _hashes_of(self, timepoint: Timepoint) -> list[tuple[str, str]]:
+        return [(key, value) for key, value in self.hashes.items() if key.startswith(f"{timepoint.name}.")]
+
+
+def software_version() -> str:
+    """Return the version of the installed distribution, or of the source where it is not installed (inside Slicer)."""
+    try:
+        return version("immunoradiomics")
+    except PackageNotFoundError:
+        return SOURCE_VERSION
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,0 +1,65 @@
+"""From followed lesions to the table of measurements that the response criteria read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import response
+from .analysis import Lesion
+from .study import Study
+
+# EORTC's reading of RECIST 1.1: unequivocal progression of non-targets is about +73 % of their volume, the volume
+# that a 20 % longer diameter has.
+NON_TARGET_PROGRESSION_VOLUME_RATIO = 1.73
+
+
+def measurements_of(study: Study, lesions_found: Sequence[Lesion]) -> tuple[response.Measurement, ...]:
+    """Turn the lesions of a patient into the table that the response criteria read.
+
+    The reading of a non-target as `progressed` is a proposal: the volume of all non-targets together, and of this one, is at
+    least 1.73 times its smallest so far, what EORTC's working group calls unequivocal.
+    """
+    days = {item.name: study.day(item) for item in study.timepoints}
+    progressed = _progressed_non_targets(lesions_found, days)
+    result = []
+    for lesion in lesions_found:
+        for seen in lesion.observations:
+            status = {"merged": "absent"}.get(seen.status, seen.status)
+            if lesion.role in ("non-target", "new-non-target") and status in ("measured", "too small"):
+                status = "progressed" if (lesion.id, seen.timepoint) in progressed else "present"
+            absent = seen.status in ("absent", "merged")
+            result.append(
+                response.Measurement(
+                    patient=study.patient,
+                    day=days[seen.timepoint],
+                    lesion=lesion.id,
+                    role=lesion.role,
+                    organ=lesion.organ,
+                    node=lesion.node,
+                    long_mm=0.0 if absent else seen.long_axis_mm,
+                    short_mm=0.0 if absent else seen.short_axis_mm,
+                    status=status,
+                )
+            )
+    return tuple(result)
+
+
+def _progressed_non_targets(lesions_found: Sequence[Lesion], days: Mapping[str, int]) -> set[tuple[str, str]]:
+    """Return (lesion, time point) of the non-targets that have grown unequivocally, alone and together."""
+    non_targets = [lesion for lesion in lesions_found if lesion.role == "non-target"]
+    visits = sorted((day, name) for name, day in days.items() if day >= 0)
+    volumes = {
+        name: {lesion.id: seen.volume_ml or 0.0 for lesion in non_targets if (seen := lesion.at(name)) is not None}
+        for _, name in visits
+    }
+    result = set()
+    for index, (_, name) in enumerate(visits[1:], 1):
+        before = [volumes[earlier] for _, earlier in visits[:index]]
+        smallest_sum = min(sum(item.values()) for item in before)
+        if sum(volumes[name].values()) < NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest_sum or not smallest_sum:
+            continue
+        for lesion, volume in volumes[name].items():
+            smallest = min(item.get(lesion, 0.0) for item in before)
+            if volume > 0 and volume >= NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest:
+                result.add((lesion, name))
+    return result

@@ -1,0 +1,146 @@
+"""Where a run keeps what it has finished, and how a result appears all at once.
+
+Beside the output folder ``OUT`` a run keeps a hidden folder ``.OUT.partial``: finished steps under the hash of what they were made
+from, and the result being put together. Only a complete result is renamed to ``OUT``. A run that was killed leaves the hidden
+folder; the next run takes from it what is still valid and puts the result together afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from .errors import InputError
+from .files import write_text
+from .resources import PACKAGE
+
+RESULT_FILE = "analysis.json"
+_OWN_FILES = (RESULT_FILE, "stage.json", "provenance.json")
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of plain values (strings, numbers, lists, dicts) that names what was made from them."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """Return a hash of the engine's own code: a finished step is not reused by code that would compute it otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Workspace:
+    """The hidden folder of one run; a context manager that holds a lock on it.
+
+    Raises
+    ------
+    InputError
+        If the output folder cannot be written, holds something that is no earlier result, or another run is writing to it.
+    """
+
+    def __init__(self, out: Path):
+        self.out = Path(os.path.abspath(out))
+        self.folder = self.out.with_name(f".{self.out.name}.partial")
+        self._lock: TextIO | None = None
+        self._check_out()
+
+    @property
+    def result(self) -> Path:
+        """The folder in which the result is put together."""
+        return self.folder / "result"
+
+    @property
+    def cache(self) -> Path:
+        """The folder of finished steps."""
+        return self.folder / "cache"
+
+    def _check_out(self) -> None:
+        if not self.out.exists():
+            return
+        if not self.out.is_dir():
+            raise InputError(f"{self.out}: this is a file. Give a folder for the output.")
+        if any(self.out.iterdir()) and not any((self.out / name).exists() for name in _OWN_FILES):
+            raise InputError(f"{self.out}: the folder holds other files. Give a new or empty folder for the output.")
+
+    def __enter__(self) -> Workspace:
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise InputError(f"{self.out}: the folder cannot be written ({error.strerror}). Choose another.") from error
+        if not _lock(self._lock):
+            self._lock.close()
+            raise InputError(
+                f"{self.out}: another run is writing to this folder. Wait for it, or choose another folder."
+            )
+        shutil.rmtree(self.result, ignore_errors=True)
+        self.result.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        # What is finished is kept for the next run, unless the result is out or its input was refused.
+        if not self.result.exists() or (kind is not None and issubclass(kind, InputError)):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def step(self, name: str, key: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+        """Return the folder of a finished step and whether it was there already; ``make`` fills a new one.
+
+        The folder takes its final name only when ``make`` has returned, so that a killed run leaves no half step.
+        """
+        folder = self.cache / f"{name}-{key[:32]}"
+        if folder.is_dir():
+            return folder, True
+        unfinished = self.cache / f"unfinished-{name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        make(unfinished)
+        os.replace(unfinished, folder)
+        return folder, False
+
+    def publish(self) -> None:
+        """Rename the complete result to the output folder, in place of an earlier result."""
+        previous = self.folder / "previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        if self.out.exists():
+            os.replace(self.out, previous)
+        os.replace(self.result, self.out)
+
+
+def _lock(stream: TextIO) -> bool:
+    """Lock an open file until it is closed or the process ends; return False if another process holds it."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON that is either whole or absent; not-a-number is refused rather than written."""
+    write_text(path, json.dumps(data, allow_nan=False, ensure_ascii=False, indent=1) + "\n")
