@@ -1,0 +1,12 @@
+"""The scene of 3D Slicer: the only part that knows MRML. Study and Analysis to nodes, and nodes to a Study.
+
+It runs inside Slicer and on the ``slicer-core`` wheel alike. What a scene shows is never a second source of numbers: tables and
+charts are filled from the Analysis.
+"""
+
+from .appearance import Course, lesion_course
+from .bundle import arrange_views, write_scene
+from .mrml import new_scene
+from .populate import SceneNodes, populate_scene
+
+__all__ = ["Course", "SceneNodes", "arrange_views", "lesion_course", "new_scene", "populate_scene", "write_scene"]

@@ -1,0 +1,197 @@
+"""The MRML classes of whichever Slicer is there, and plain data in and out of them.
+
+MRML positions are RAS, ours are LPS: the first two axes change sign and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import MissingDependencyError
+
+INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+_CLASSES = (
+    "vtkMRMLGridTransformNode",
+    "vtkMRMLLayoutNode",
+    "vtkMRMLLinearTransformNode",
+    "vtkMRMLMarkupsDisplayNode",
+    "vtkMRMLMarkupsJsonStorageNode",
+    "vtkMRMLMarkupsLineNode",
+    "vtkMRMLMessageCollection",
+    "vtkMRMLPlotChartNode",
+    "vtkMRMLPlotSeriesNode",
+    "vtkMRMLPlotViewNode",
+    "vtkMRMLScalarVolumeNode",
+    "vtkMRMLScene",
+    "vtkMRMLSegmentationDisplayNode",
+    "vtkMRMLSegmentationNode",
+    "vtkMRMLSegmentationStorageNode",
+    "vtkMRMLSelectionNode",
+    "vtkMRMLSliceCompositeNode",
+    "vtkMRMLSliceNode",
+    "vtkMRMLSubjectHierarchyNode",
+    "vtkMRMLTableNode",
+    "vtkMRMLTransformNode",
+    "vtkMRMLTransformStorageNode",
+    "vtkOrientedImageData",
+    "vtkOrientedImageDataResample",
+    "vtkSegment",
+    "vtkSegmentation",
+)
+# Where PythonSlicer keeps the classes that the application itself adds to the ``slicer`` package.
+_MODULE_KITS = ("vtkSlicerSegmentationsModuleMRMLPython", "vtkSlicerMarkupsModuleMRMLPython")
+
+
+def mrml_classes() -> SimpleNamespace:
+    """Return the MRML classes of Slicer or of slicer-core.
+
+    Raises
+    ------
+    MissingDependencyError
+        If neither is there.
+    """
+    found: dict[str, Any] = {}
+    for name in ("slicer", *_MODULE_KITS):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        for class_name in _CLASSES:
+            if class_name not in found and hasattr(module, class_name):
+                found[class_name] = getattr(module, class_name)
+        if len(found) == len(_CLASSES):
+            return SimpleNamespace(**found)
+    raise MissingDependencyError(
+        f"The scene needs the MRML of 3D Slicer, which this Python does not have. Install it with: {INSTALL_COMMAND}"
+    )
+
+
+def new_scene() -> Any:
+    """Return an empty scene that can hold, write and read every node of this file, also outside the application."""
+    mrml = mrml_classes()
+    scene = mrml.vtkMRMLScene()
+    for name in (
+        "vtkMRMLSegmentationNode",
+        "vtkMRMLSegmentationDisplayNode",
+        "vtkMRMLSegmentationStorageNode",
+        "vtkMRMLMarkupsLineNode",
+        "vtkMRMLMarkupsDisplayNode",
+        "vtkMRMLMarkupsJsonStorageNode",
+    ):
+        if scene.CreateNodeByClass(name) is None:
+            scene.RegisterNodeClass(getattr(mrml, name)())
+    scene.AddNode(mrml.vtkMRMLSelectionNode())
+    mrml.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
+    return scene
+
+
+@dataclass(frozen=True)
+class Column:
+    """One typed column of a table; a number that is not known is NaN there, a text that is not known is empty."""
+
+    name: str
+    title: str
+    values: Sequence[str | float | int | None]
+    kind: Literal["text", "number", "integer"]
+    unit: str = ""
+    description: str = ""
+
+
+def fill_volume(node: Any, image: sitk.Image) -> None:
+    """Put a volume into a vtkMRMLScalarVolumeNode: the same values, and the same place to the last bit."""
+    from vtk.util.numpy_support import numpy_to_vtk  # type: ignore[import-not-found,unused-ignore]
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+
+    values = sitk.GetArrayViewFromImage(image)
+    data = vtkImageData()
+    data.SetDimensions(*image.GetSize())
+    scalars = numpy_to_vtk(values.reshape(-1), deep=True)
+    scalars.SetName("ImageScalars")
+    data.GetPointData().SetScalars(scalars)
+    node.SetAndObserveImageData(data)
+    axes = LPS_TO_RAS @ np.reshape(image.GetDirection(), (3, 3))
+    node.SetIJKToRASDirections(*axes.ravel().tolist())
+    node.SetSpacing(*image.GetSpacing())
+    node.SetOrigin(*(LPS_TO_RAS @ image.GetOrigin()).tolist())
+
+
+def linear_matrix(node: Any) -> Any:
+    """Return the vtkMatrix4x4 of a linear transform node, from its parent."""
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+    matrix = vtkMatrix4x4()
+    node.GetMatrixTransformFromParent(matrix)
+    return matrix
+
+
+def interpolate_linearly(transform: Any) -> None:
+    """Let every displacement grid of a transform be interpolated linearly, as ITK does; Slicer's default is cubic."""
+    if transform.IsA("vtkGeneralTransform"):
+        for index in range(transform.GetNumberOfConcatenatedTransforms()):
+            interpolate_linearly(transform.GetConcatenatedTransform(index))
+    elif transform.IsA("vtkGridTransform"):
+        transform.SetInterpolationModeToLinear()
+
+
+def fill_table(node: Any, columns: Sequence[Column]) -> None:
+    """Put columns into a vtkMRMLTableNode in place of those it has, with their types, titles and units."""
+    from vtkmodules.vtkCommonCore import VTK_DOUBLE, VTK_INT, VTK_STRING, vtkDoubleArray, vtkIntArray, vtkStringArray
+
+    kinds: dict[str, tuple[Any, int, Any]] = {
+        "text": (vtkStringArray, VTK_STRING, lambda value: "" if value is None else str(value)),
+        "number": (vtkDoubleArray, VTK_DOUBLE, lambda value: float("nan") if value is None else float(value)),
+        "integer": (vtkIntArray, VTK_INT, int),
+    }
+    was_modifying = node.StartModify()
+    node.RemoveAllColumns()
+    for column in columns:
+        array_class, type_code, convert = kinds[column.kind]
+        array = array_class()
+        array.SetName(column.name)
+        for value in column.values:
+            array.InsertNextValue(convert(value))
+        node.AddColumn(array)
+        node.SetColumnType(column.name, type_code)
+        node.SetColumnTitle(column.name, f"{column.title} ({column.unit})" if column.unit else column.title)
+        if column.unit:
+            node.SetColumnUnitLabel(column.name, column.unit)
+        if column.description:
+            node.SetColumnDescription(column.name, column.description)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetLocked(True)
+    node.EndModify(was_modifying)
+
+
+@contextmanager
+def quiet() -> Iterator[Any]:
+    """Keep what VTK says away from stdout and stderr while the block runs; the yielded window has it as text.
+
+    Inside the application its own log is left in place.
+    """
+    import slicer  # type: ignore[import-not-found,unused-ignore]
+    from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
+
+    window = vtkStringOutputWindow()
+    if hasattr(slicer, "app"):
+        yield window
+        return
+    window_before = vtkOutputWindow.GetInstance()
+    verbosity_before = vtkLogger.GetCurrentVerbosityCutoff()
+    vtkOutputWindow.SetInstance(window)
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+    try:
+        yield window
+    finally:
+        vtkLogger.SetStderrVerbosity(verbosity_before)
+        vtkOutputWindow.SetInstance(window_before)

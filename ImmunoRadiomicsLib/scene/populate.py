@@ -1,0 +1,510 @@
+"""An analysed patient as nodes of a scene."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+from urllib.parse import quote
+
+from ..analysis import Analysis, Lesion, LesionObservation
+from ..errors import StageError
+from ..images import read_volume
+from ..progress import Progress, part, silent
+from ..study import Study
+from .appearance import (
+    LUNG_COLOUR,
+    PNEUMONITIS_COLOUR,
+    lesion_course,
+    lesion_terminology,
+    lung_terminology,
+    observed_size_mm,
+)
+from .mrml import LPS_TO_RAS, Column, fill_table, fill_volume, interpolate_linearly, linear_matrix, mrml_classes
+
+_OWNER = "ImmunoRadiomics"
+
+# Window width and level in HU, as radiologists set them.
+_WINDOWS = {"lung": (1500.0, -600.0), "mediastinum": (400.0, 40.0)}
+
+
+@dataclass(frozen=True)
+class SceneNodes:
+    """The nodes of one patient: by time point name, table name or lesion id. Items are those of the subject hierarchy.
+
+    ``tables`` holds `flags`, `lesions`, `response` and `sizes`; ``axes`` maps (time point, lesion id, `long` or `short`) to a line.
+    """
+
+    patient_item: int
+    study_items: Mapping[str, int]
+    volumes: Mapping[str, Any]
+    segmentations: Mapping[str, Any]
+    transforms: Mapping[str, Any]
+    tables: Mapping[str, Any]
+    series: Mapping[str, Any]
+    chart: Any
+    axes: Mapping[tuple[str, str, str], Any]
+
+
+def populate_scene(
+    scene: Any,
+    analysis: Analysis,
+    study: Study,
+    folder: Path,
+    *,
+    volumes: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> SceneNodes:
+    """Put one analysed patient into a MRML scene, in place of what an earlier call has put there for the same patient.
+
+    Nodes that are already there are filled anew and keep their ids; those no longer needed are removed; what others have
+    put into the scene is left alone. If anything fails, the nodes that were added are taken out again.
+
+    Each follow-up's transform carries it onto the baseline (`from parent` is baseline to follow-up, as in ITK). It is present
+    but not applied: radiologists read unwarped images. Its displacement grid is interpolated linearly, as it was estimated.
+
+    Parameters
+    ----------
+    scene
+        A vtkMRMLScene: ``slicer.mrmlScene``, or one made by ``new_scene``.
+    folder
+        The output folder of the analysis, with ``segmentations/<time point>.seg.nrrd`` and the transform files.
+    volumes
+        Volume nodes that are in the scene already, by time point; they are used as they are, and the results go to their study in
+        the subject hierarchy. The others are read from the paths of the study.
+
+    Raises
+    ------
+    MissingDependencyError
+        If there is no MRML.
+    StageError
+        If a file of the output folder is missing or cannot be read.
+    InputError
+        If a volume of the study cannot be read.
+    """
+    builder = _Builder(mrml_classes(), scene, analysis, study, folder)
+    scene.SaveStateForUndo()
+    scene.StartState(scene.BatchProcessState)
+    try:
+        return builder.build(dict(volumes or {}), progress)
+    except BaseException:
+        builder.take_back()
+        raise
+    finally:
+        scene.EndState(scene.BatchProcessState)
+
+
+class _Builder:
+    """Fills the nodes of one patient."""
+
+    def __init__(self, mrml: SimpleNamespace, scene: Any, analysis: Analysis, study: Study, folder: Path):
+        self.mrml = mrml
+        self.scene = scene
+        self.analysis = analysis
+        self.study = study
+        self.folder = folder
+        self.key = quote(analysis.patient, safe="")
+        self.hierarchy = mrml.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        self.courses = {lesion.id: lesion_course(lesion, analysis) for lesion in analysis.lesions}
+        self.days = {record.name: record.day for record in analysis.timepoints}
+        self.added: list[Any] = []
+        self.stale: dict[str, Any] = {}
+        for index in range(scene.GetNumberOfNodes()):
+            node = scene.GetNthNode(index)
+            if node.GetAttribute(f"{_OWNER}.patient") == self.key:
+                self.stale[node.GetAttribute(f"{_OWNER}.part")] = node
+
+    def build(self, volumes: dict[str, Any], progress: Progress) -> SceneNodes:
+        self.check_files(volumes)
+        patient_item = self.patient_item(volumes)
+        study_items: dict[str, int] = {}
+        segmentations: dict[str, Any] = {}
+        transforms: dict[str, Any] = {}
+        axes: dict[tuple[str, str, str], Any] = {}
+        timepoints = self.study.timepoints
+        for index, timepoint in enumerate(timepoints):
+            name = timepoint.name
+            step = part(progress, index / len(timepoints), (index + 1) / len(timepoints))
+            step(0.0, f"Scene: {name}")
+            study_items[name] = self.study_item(patient_item, name, timepoint.date, volumes.get(name))
+            if name not in volumes:
+                volumes[name] = self.volume(study_items[name], name, timepoint.ct)
+            step(0.6, f"Scene: segmentation of {name}")
+            if self.segmentation_path(name).exists():
+                segmentations[name] = self.segmentation(study_items[name], name, volumes[name])
+            axes.update(self.axes(study_items[name], name))
+            step(0.8, f"Scene: transform of {name}")
+            if (path := self.transform_path(name)) is not None:
+                transforms[name] = self.transform(study_items[name], name, path)
+        results = self.folder_item(patient_item, "results", "Results")
+        tables = {
+            "flags": self.flags(results),
+            "lesions": self.lesions(results),
+            "response": self.response(results),
+            "sizes": self.sizes(results),
+        }
+        series = self.series(results, tables["sizes"])
+        chart = self.chart(results, series)
+        for node in self.stale.values():
+            self.remove(node)
+        progress(1.0, "Scene: done")
+        return SceneNodes(patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes)
+
+    # Nodes
+
+    def node(self, class_name: str, key: str, name: str, item: int) -> Any:
+        """Return this patient's node for ``key``, a new one where there is none, under an item of the subject hierarchy."""
+        found = self.stale.pop(key, None)
+        if found is not None and found.GetClassName() != class_name:
+            self.remove(found)
+            found = None
+        if found is None:
+            found = getattr(self.mrml, class_name)()
+            found.SetName(self.scene.GenerateUniqueName(name))
+            found.SetAttribute(f"{_OWNER}.patient", self.key)
+            found.SetAttribute(f"{_OWNER}.part", key)
+            self.scene.AddNode(found)
+            self.added.append(found)
+        self.hierarchy.CreateItem(item, found)
+        return found
+
+    def remove(self, node: Any) -> None:
+        displays = node.GetNumberOfDisplayNodes() if hasattr(node, "GetNumberOfDisplayNodes") else 0
+        attached = [node.GetNthDisplayNode(index) for index in range(displays)]
+        if hasattr(node, "GetStorageNode"):
+            attached.append(node.GetStorageNode())
+        item = self.hierarchy.GetItemByDataNode(node)
+        if item:
+            self.hierarchy.RemoveItem(item, False, False)
+        for other in (node, *attached):
+            if other is not None and other.GetScene() is not None:
+                self.scene.RemoveNode(other)
+
+    def take_back(self) -> None:
+        for node in reversed(self.added):
+            if node.GetScene() is not None:
+                self.remove(node)
+
+    # The subject hierarchy
+
+    def item(self, parent: int, key: str, level: str, name: str) -> int:
+        """Return the item of this patient with ``key``, a new one under ``parent`` where there is none."""
+        found = self.hierarchy.GetItemByUID(_OWNER, f"{self.key}/{key}")
+        if not found:
+            create = {
+                "patient": self.hierarchy.CreateSubjectItem,
+                "study": self.hierarchy.CreateStudyItem,
+                "folder": self.hierarchy.CreateFolderItem,
+            }[level]
+            found = create(parent, name)
+            self.hierarchy.SetItemUID(found, _OWNER, f"{self.key}/{key}")
+        return int(found)
+
+    def ancestor(self, node: Any, level: str) -> int:
+        """Return the patient or study item above a node, 0 if there is none."""
+        item = self.hierarchy.GetItemByDataNode(node) if node is not None else 0
+        return int(self.hierarchy.GetItemAncestorAtLevel(item, level)) if item else 0
+
+    def patient_item(self, volumes: Mapping[str, Any]) -> int:
+        given = [item for node in volumes.values() if (item := self.ancestor(node, "Patient"))]
+        if given:
+            return given[0]
+        item = self.item(self.hierarchy.GetSceneItemID(), "", "patient", self.analysis.patient)
+        self.hierarchy.SetItemAttribute(item, "DICOM.PatientID", self.analysis.patient)
+        self.hierarchy.SetItemAttribute(item, "DICOM.PatientName", self.analysis.patient)
+        return item
+
+    def study_item(self, patient: int, name: str, date: datetime.date, volume: Any) -> int:
+        item = self.ancestor(volume, "Study")
+        if not item:
+            item = self.item(patient, f"study/{quote(name, safe='')}", "study", f"{name} ({date.isoformat()})")
+            self.hierarchy.SetItemAttribute(item, "DICOM.StudyDate", date.strftime("%Y%m%d"))
+            self.hierarchy.SetItemAttribute(item, "DICOM.StudyDescription", name)
+        return item
+
+    def folder_item(self, parent: int, key: str, name: str) -> int:
+        return self.item(parent, key, "folder", name)
+
+    # Images
+
+    def segmentation_path(self, timepoint: str) -> Path:
+        return self.folder / "segmentations" / f"{timepoint}.seg.nrrd"
+
+    def transform_path(self, timepoint: str) -> Path | None:
+        record = next((item for item in self.analysis.alignments if item.timepoint == timepoint), None)
+        return self.folder / record.transform_file if record and record.transform_file else None
+
+    def check_files(self, volumes: Mapping[str, Any]) -> None:
+        names = [timepoint.name for timepoint in self.study.timepoints]
+        segmented = {record.name for record in self.analysis.timepoints if record.segmentation != "none"}
+        wanted = [self.segmentation_path(name) for name in names if name in segmented]
+        wanted += [path for name in names if (path := self.transform_path(name)) is not None]
+        missing = [str(path) for path in wanted if not path.exists()]
+        if unknown := sorted(set(volumes) - set(names)):
+            raise StageError(f"The study has no time point named {', '.join(unknown)}.")
+        if missing:
+            raise StageError(f"The result is incomplete: {', '.join(missing)} is missing. Run the analysis again.")
+
+    def volume(self, item: int, timepoint: str, path: Path) -> Any:
+        node = self.node("vtkMRMLScalarVolumeNode", f"ct/{timepoint}", f"{self.analysis.patient} {timepoint} CT", item)
+        fill_volume(node, read_volume(path))
+        node.SetAttribute("DICOM.Modality", "CT")
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.AutoWindowLevelOff()
+        display.ResetWindowLevelPresets()
+        in_lung = sum(lesion.organ in {"lung", "pleura"} for lesion in self.analysis.lesions)
+        preset = "lung" if 2 * in_lung >= len(self.analysis.lesions) else "mediastinum"
+        for name in sorted(_WINDOWS, key=lambda key: key != preset):
+            display.AddWindowLevelPreset(*_WINDOWS[name])
+        display.SetWindowLevel(*_WINDOWS[preset])
+        return node
+
+    def segmentation(self, item: int, timepoint: str, volume: Any) -> Any:
+        name = f"{self.analysis.patient} {timepoint} lesions"
+        node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
+        path = self.segmentation_path(timepoint)
+        node.GetSegmentation().RemoveAllSegments()
+        storage = self.mrml.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(path))
+        if not storage.ReadData(node):
+            raise StageError(f"{path}: the segmentation cannot be read. Run the analysis again.")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        segmentation = node.GetSegmentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            segment_id = segmentation.GetNthSegmentID(index)
+            segment = segmentation.GetNthSegment(index)
+            lesion = self.lesion_of(timepoint, segment.GetName())
+            if lesion is not None:
+                segment.SetColor(*self.courses[lesion.id].colour)
+                segment.SetTag(segment.GetTerminologyEntryTagName(), lesion_terminology(lesion))
+                display.SetSegmentOpacity2DFill(segment_id, 0.25)
+            elif "lung" in segment.GetName().lower():
+                raised = any(flag.flag == "pneumonitis" and flag.level == "likely" for flag in self.analysis.flags)
+                segment.SetColor(*(PNEUMONITIS_COLOUR if raised else LUNG_COLOUR))
+                segment.SetTag(segment.GetTerminologyEntryTagName(), lung_terminology(segment.GetName()))
+                display.SetSegmentOpacity2DFill(segment_id, 0.0)
+                display.SetSegmentOpacity3D(segment_id, 0.15)
+        return node
+
+    def lesion_of(self, timepoint: str, segment: str) -> Lesion | None:
+        for lesion in self.analysis.lesions:
+            observation = lesion.at(timepoint)
+            if segment == lesion.id or (observation is not None and segment in observation.segments):
+                return lesion
+        return None
+
+    def transform(self, item: int, timepoint: str, path: Path) -> Any:
+        source = self.mrml.vtkMRMLTransformNode()
+        storage = self.mrml.vtkMRMLTransformStorageNode()
+        storage.SetFileName(str(path))
+        if not storage.ReadData(source):
+            raise StageError(f"{path}: the transform cannot be read. Run the analysis again.")
+        name = f"{self.analysis.patient} {timepoint} to {self.analysis.baseline}"
+        if source.IsLinear():
+            node = self.node("vtkMRMLLinearTransformNode", f"transform/{timepoint}", name, item)
+            node.SetMatrixTransformFromParent(linear_matrix(source))
+            return node
+        transform = source.GetTransformFromParent()
+        single = transform.IsA("vtkOrientedGridTransform")
+        class_name = "vtkMRMLGridTransformNode" if single else "vtkMRMLTransformNode"
+        interpolate_linearly(transform)
+        node = self.node(class_name, f"transform/{timepoint}", name, item)
+        node.SetAndObserveTransformFromParent(transform)
+        return node
+
+    def axes(self, item: int, timepoint: str) -> dict[tuple[str, str, str], Any]:
+        """Draw the long and short axis of every measured lesion as locked lines."""
+        lines = {}
+        key = quote(timepoint, safe="")
+        for lesion in self.analysis.lesions:
+            observation = lesion.at(timepoint)
+            if observation is None:
+                continue
+            for kind, ends in (
+                ("long", observation.long_axis_ends_lps_mm),
+                ("short", observation.short_axis_ends_lps_mm),
+            ):
+                if ends is None:
+                    continue
+                folder = self.folder_item(item, f"axes/{key}", "Diameters")
+                node = self.node(
+                    "vtkMRMLMarkupsLineNode",
+                    f"axis/{timepoint}/{lesion.id}/{kind}",
+                    f"{lesion.id} {kind} axis, {timepoint}",
+                    folder,
+                )
+                node.SetLocked(False)
+                node.RemoveAllControlPoints()
+                for end in ends:
+                    node.AddControlPointWorld(*(LPS_TO_RAS @ end).tolist())
+                node.SetLocked(True)
+                node.CreateDefaultDisplayNodes()
+                display = node.GetDisplayNode()
+                display.SetColor(*self.courses[lesion.id].colour)
+                display.SetSelectedColor(*self.courses[lesion.id].colour)
+                display.SetPointLabelsVisibility(False)
+                display.SetPropertiesLabelVisibility(False)
+                display.SetVisibility3D(False)
+                display.SetGlyphScale(1.0)
+                lines[timepoint, lesion.id, kind] = node
+        return lines
+
+    # Tables and charts
+
+    def table(self, item: int, key: str, columns: Sequence[Column]) -> Any:
+        node = self.node("vtkMRMLTableNode", f"table/{key}", f"{self.analysis.patient} {key}", item)
+        fill_table(node, columns)
+        return node
+
+    def flags(self, item: int) -> Any:
+        flags = self.analysis.flags
+
+        def column(name: str, title: str, description: str = "") -> Column:
+            values = [getattr(flag, name) for flag in flags]
+            number = name in {"probability", "lower", "upper", "prior"}
+            return Column(name, title, values, "number" if number else "text", description=description)
+
+        return self.table(
+            item,
+            "flags",
+            [
+                column("flag", "Flag"),
+                column("status", "Status"),
+                column("probability", "Probability"),
+                column("lower", "Lower", "Lower bound of the central 90 % of the probability"),
+                column("upper", "Upper", "Upper bound of the central 90 % of the probability"),
+                column("prior", "Prior", "Probability before this patient's evidence"),
+                column("level", "Level"),
+                column("bundle", "Bundle"),
+                column("bundle_version", "Version"),
+                column("applicability", "Applicability"),
+                column("reason", "Reason"),
+            ],
+        )
+
+    def lesions(self, item: int) -> Any:
+        rows = [
+            (lesion, observation)
+            for lesion in self.analysis.lesions
+            for observation in sorted(lesion.observations, key=lambda entry: self.days[entry.timepoint])
+        ]
+
+        def change(lesion: Lesion, observation: LesionObservation) -> float | None:
+            size = observed_size_mm(lesion, observation)
+            start = observed_size_mm(lesion, lesion.at(self.analysis.baseline))
+            return None if size is None or not start else 100.0 * (size / start - 1.0)
+
+        observations = [observation for _, observation in rows]
+        return self.table(
+            item,
+            "lesions",
+            [
+                Column("lesion", "Lesion", [lesion.id for lesion, _ in rows], "text"),
+                Column("organ", "Organ", [lesion.organ for lesion, _ in rows], "text"),
+                Column("role", "Role", [lesion.role for lesion, _ in rows], "text"),
+                Column("node", "Node", ["yes" if lesion.node else "no" for lesion, _ in rows], "text"),
+                Column("timepoint", "Time point", [entry.timepoint for entry in observations], "text"),
+                Column("day", "Day", [self.days[entry.timepoint] for entry in observations], "integer", "d"),
+                Column("status", "Status", [entry.status for entry in observations], "text"),
+                Column("event", "Event", [entry.event for entry in observations], "text"),
+                Column("long_axis_mm", "Long axis", [entry.long_axis_mm for entry in observations], "number", "mm"),
+                Column("short_axis_mm", "Short axis", [entry.short_axis_mm for entry in observations], "number", "mm"),
+                Column("volume_ml", "Volume", [entry.volume_ml for entry in observations], "number", "mL"),
+                Column("mean_hu", "Mean", [entry.mean_hu for entry in observations], "number", "HU"),
+                Column(
+                    "change_percent",
+                    "Change",
+                    [change(*row) for row in rows],
+                    "number",
+                    "%",
+                    "Change of the size from baseline: long axis, for nodes the short axis",
+                ),
+                Column(
+                    "course",
+                    "Course",
+                    [self.courses[lesion.id].value for lesion, _ in rows],
+                    "text",
+                    description="What the colour of the lesion says, from the baseline to the last assessed follow-up",
+                ),
+                Column("check", "Check", [entry.check for entry in observations], "text"),
+            ],
+        )
+
+    def response(self, item: int) -> Any:
+        visits = self.analysis.response.visits
+        kinds: dict[str, tuple[str, Literal["text", "number", "integer"], str]] = {
+            "timepoint": ("Time point", "text", ""),
+            "day": ("Day", "integer", "d"),
+            "sum_mm": ("Sum of diameters", "number", "mm"),
+            "baseline_mm": ("At baseline", "number", "mm"),
+            "nadir_mm": ("Nadir", "number", "mm"),
+            "change_from_baseline_percent": ("Change from baseline", "number", "%"),
+            "change_from_nadir_percent": ("Change from nadir", "number", "%"),
+            "target": ("Target", "text", ""),
+            "non_target": ("Non-target", "text", ""),
+            "new_lesion": ("New lesion", "text", ""),
+            "recist": ("RECIST 1.1", "text", ""),
+            "irecist": ("iRECIST", "text", ""),
+            "rule": ("Rule (RECIST 1.1)", "text", ""),
+            "irecist_rule": ("Rule (iRECIST)", "text", ""),
+        }
+        columns = [
+            Column(name, title, [getattr(visit, name) for visit in visits], kind, unit)
+            for name, (title, kind, unit) in kinds.items()
+        ]
+        return self.table(item, "response", columns)
+
+    def sizes(self, item: int) -> Any:
+        """Tabulate what the chart draws: one row per time point, one column per lesion."""
+        records = sorted(self.analysis.timepoints, key=lambda record: record.day)
+        sums: dict[str, float | None] = {visit.timepoint: visit.sum_mm for visit in self.analysis.response.visits}
+        if self.analysis.response.visits:
+            sums[self.analysis.baseline] = self.analysis.response.visits[0].baseline_mm
+        columns = [
+            Column("timepoint", "Time point", [record.name for record in records], "text"),
+            Column("day", "Day", [record.day for record in records], "integer", "d"),
+        ]
+        for lesion in self.analysis.lesions:
+            values = [observed_size_mm(lesion, lesion.at(record.name)) for record in records]
+            axis = "Short axis" if lesion.node else "Long axis"
+            columns.append(Column(lesion.id, lesion.id, values, "number", "mm", f"{axis} of {lesion.id}"))
+        columns.append(
+            Column("sum_mm", "Sum", [sums.get(record.name) for record in records], "number", "mm", "Sum of diameters")
+        )
+        return self.table(item, "sizes", columns)
+
+    def series(self, item: int, table: Any) -> dict[str, Any]:
+        nodes = {}
+        grey = (0.3, 0.3, 0.3)
+        curves = [(lesion.id, self.courses[lesion.id].colour) for lesion in self.analysis.lesions]
+        for column, colour in (*curves, ("sum_mm", grey)):
+            label = "sum of target lesions" if column == "sum_mm" else column
+            node = self.node("vtkMRMLPlotSeriesNode", f"series/{column}", f"{self.analysis.patient} {label}", item)
+            node.SetAndObserveTableNodeID(table.GetID())
+            node.SetXColumnName("day")
+            node.SetYColumnName(column)
+            node.SetPlotType(node.PlotTypeScatter)
+            node.SetMarkerStyle(node.MarkerStyleCircle)
+            node.SetMarkerSize(9.0)
+            node.SetLineStyle(node.LineStyleDash if column == "sum_mm" else node.LineStyleSolid)
+            node.SetLineWidth(2.0)
+            node.SetColor(*colour)
+            nodes[column] = node
+        return nodes
+
+    def chart(self, item: int, series: Mapping[str, Any]) -> Any:
+        node = self.node("vtkMRMLPlotChartNode", "chart/sizes", f"{self.analysis.patient} lesion sizes", item)
+        node.RemoveAllPlotSeriesNodeIDs()
+        for entry in series.values():
+            node.AddAndObservePlotSeriesNodeID(entry.GetID())
+        node.SetTitle(f"{self.analysis.patient}: lesion sizes")
+        node.SetXAxisTitle("days since the baseline scan")
+        node.SetYAxisTitle("long axis (nodes: short axis) in mm")
+        node.SetLegendVisibility(True)
+        return node
