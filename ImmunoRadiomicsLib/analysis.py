@@ -198,6 +198,7 @@ class Visit:
     change_from_baseline_percent: float | None = None
     change_from_nadir_percent: float | None = None
     probability_of_progression: float | None = None
+    probability_of_response: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,6 @@
-"""To be described."""
+"""Response criteria, growth kinetics and atypical patterns: pure functions over measurements, no images needed."""
+
+from .engine import ResponseSettings, respond
+from .measurements import Measurement, MeasurementTable, read_measurements
+
+__all__ = ["Measurement", "MeasurementTable", "ResponseSettings", "read_measurements", "respond"]

@@ -1,0 +1,244 @@
+"""The response of one patient: all criteria, growth, atypical patterns and the words for them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..analysis import Response, Visit
+from . import irecist as irecist_rules
+from . import recist as recist_rules
+from .course import Course, build_course
+from .irecist import IrecistSettings, IrecistVisit
+from .kinetics import assess_kinetics, growth_window
+from .measurements import Measurement
+from .narrative import describe
+from .patterns import ClinicalCourse, Strictness, dissociated, first_evaluation, hyperprogression, pseudoprogression
+from .recist import BestResponseSettings, DatedResponse, RecistVisit, percent
+from .uncertainty import READER_SD_LN_DIAMETER, probability_of_progression, probability_of_response
+
+Criterion = Literal["recist1.1", "irecist"]
+
+
+@dataclass(frozen=True)
+class ResponseSettings:
+    """The choices of a protocol and of the report.
+
+    ``criterion`` decides whose progression day, nadir and target letter a visit carries; both overall responses are always
+    given. ``reader_sd_ln_diameter`` is the standard deviation of ln(diameter) between readers.
+    ``pseudoprogression``: whether stable disease after an unconfirmed progression makes the label (`any`) or only a
+    response does. ``strict_dissociation``: ask for more than, not at least, the thresholds of a dissociated response.
+    """
+
+    criterion: Criterion = "irecist"
+    irecist: IrecistSettings = field(default_factory=IrecistSettings)
+    best: BestResponseSettings = field(default_factory=BestResponseSettings)
+    reader_sd_ln_diameter: float = READER_SD_LN_DIAMETER
+    pseudoprogression: Strictness = "any"
+    strict_dissociation: bool = False
+
+
+def respond(
+    measurements: Sequence[Measurement],
+    *,
+    settings: ResponseSettings | None = None,
+    timepoint_names: Mapping[int, str] | None = None,
+    treatment_start_day: int | None = None,
+    treatment_failure_day: int | None = None,
+    on_treatment_until: int | None = None,
+    volumes_ml: Mapping[tuple[str, int], float] | None = None,
+    ecog: Mapping[int, int] | None = None,
+    symptoms_worse: Mapping[int, bool] | None = None,
+    baseline_date: datetime.date | None = None,
+) -> Response:
+    """Apply RECIST 1.1 and iRECIST, growth kinetics and every atypical pattern to one patient.
+
+    Parameters
+    ----------
+    measurements
+        Every lesion at every visit. Day 0 is the baseline; negative days are earlier scans, used for growth only.
+    settings
+        The protocol's choices.
+    timepoint_names
+        Name of each day; `day N` where it has none.
+    treatment_start_day, treatment_failure_day, on_treatment_until
+        Days since the baseline: start of immunotherapy, its end for any reason, and the last day known to be on it.
+    volumes_ml
+        Segmented volume by (lesion, day).
+    ecog, symptoms_worse
+        Performance status and whether symptoms got worse, by day.
+    baseline_date
+        Calendar date of the baseline, for the wording only.
+
+    Raises
+    ------
+    InputError
+        If the measurements contradict each other (several patients, a lesion twice on a day, a target without baseline).
+    """
+    settings = settings or ResponseSettings()
+    names = timepoint_names or {}
+    course = build_course(
+        measurements,
+        backdate_equivocal=settings.irecist.recist.backdate_equivocal,
+        symptoms_worse=symptoms_worse,
+    )
+    recist = recist_rules.assess(course, settings.irecist.recist)
+    irecist = irecist_rules.assess(course, settings.irecist)
+    visits = _visits(course, recist, irecist, names, settings)
+    window = growth_window(measurements, treatment_start_day=treatment_start_day, volumes_ml=volumes_ml)
+    kinetics = assess_kinetics(window)
+    clinical = ClinicalCourse(treatment_start_day, treatment_failure_day, on_treatment_until, ecog)
+    organs = frozenset(
+        item.organ
+        for item in measurements
+        if item.organ and item.role in ("target", "non-target") and item.status not in ("absent", "not evaluated")
+    )
+    first = first_evaluation(course, recist, organs, clinical)
+    dated = [DatedResponse(item.day - (treatment_start_day or 0), item.overall) for item in recist]
+    letters = [(item.day, item.letter) for item in irecist]
+    if settings.criterion == "irecist":
+        progression = irecist_rules.confirmed_progression_day(letters)
+    else:
+        progression = next((item.day for item in recist if item.overall == "PD"), None)
+    return Response(
+        visits=visits,
+        best_recist=recist_rules.best_response(dated, settings.best).response,
+        best_recist_confirmed=recist_rules.confirmed_best_response(dated, settings.best).response,
+        best_irecist=irecist_rules.best_irecist([item.letter for item in irecist]),
+        progression_day=progression,
+        kinetics=kinetics,
+        hyperprogression=hyperprogression(kinetics, window, first, clinical),
+        dissociated=dissociated(course, recist, strict=settings.strict_dissociation),
+        pseudoprogression=pseudoprogression(
+            irecist, strictness=settings.pseudoprogression, treatment_start_day=treatment_start_day
+        ),
+        warnings=_warnings(measurements, course, irecist, kinetics.warnings),
+        narrative=_narrative(course, recist, irecist, settings, baseline_date),
+    )
+
+
+def _mm(value: int | None) -> float | None:
+    return None if value is None else value / 10
+
+
+def _visits(
+    course: Course,
+    recist: Sequence[RecistVisit],
+    irecist: Sequence[IrecistVisit],
+    names: Mapping[int, str],
+    settings: ResponseSettings,
+) -> tuple[Visit, ...]:
+    result = []
+    for found, by_recist, by_irecist in zip(course.visits, recist, irecist, strict=True):
+        immune = settings.criterion == "irecist"
+        target = by_irecist.target if immune else by_recist.target
+        part = None if target.letter in (None, "NE") else target.measured_part
+        progression, response = _probabilities(course, found.day, target.nadir, settings)
+        result.append(
+            Visit(
+                timepoint=names.get(found.day, f"day {found.day}"),
+                day=found.day,
+                sum_mm=_mm(target.total),
+                baseline_mm=_mm(target.baseline),
+                nadir_mm=_mm(target.nadir),
+                target=target.letter or "",
+                non_target=found.non_target or "",
+                new_lesion=by_recist.new_lesion,
+                recist=by_recist.overall,
+                irecist=by_irecist.letter,
+                rule=by_recist.rule,
+                irecist_rule=by_irecist.rule,
+                confirmation=by_irecist.confirmation,
+                new_lesion_sum_mm=_mm(by_irecist.new_total),
+                change_from_baseline_percent=_percent(part, target.baseline),
+                change_from_nadir_percent=_percent(part, target.nadir),
+                probability_of_progression=progression,
+                probability_of_response=response,
+            )
+        )
+    return tuple(result)
+
+
+def _percent(value: int | None, reference: int | None) -> float | None:
+    return None if value is None or reference is None else percent(value, reference)
+
+
+def _probabilities(
+    course: Course, day: int, nadir: int | None, settings: ResponseSettings
+) -> tuple[float | None, float | None]:
+    """Return how probable the true sum meets progression and response at a visit whose targets are all measured."""
+    now = next(visit for visit in course.visits if visit.day == day)
+    if nadir is None or now.total is None:
+        return None, None
+    earlier = [visit.targets for visit in course.visits if visit.day < day and visit.total == nadir]
+    at_nadir = earlier[0] if earlier and course.baseline_total != nadir else course.baseline
+    sizes = [(size.tenths or 0) / 10 for size in now.targets]
+    sd = settings.reader_sd_ln_diameter
+    return (
+        probability_of_progression(sizes, [(size.tenths or 0) / 10 for size in at_nadir], reader_sd=sd),
+        probability_of_response(sizes, [(size.tenths or 0) / 10 for size in course.baseline], reader_sd=sd),
+    )
+
+
+def _warnings(
+    measurements: Sequence[Measurement], course: Course, irecist: Sequence[IrecistVisit], growth: Sequence[str]
+) -> tuple[str, ...]:
+    warnings = []
+    targets = {item.lesion: item.organ for item in measurements if item.role == "target"}
+    warnings += _too_many("target", targets)
+    warnings += _too_many("new target", {item.lesion: item.organ for item in measurements if item.role == "new-target"})
+    for item in measurements:
+        size = item.size_mm
+        least = 15 if item.node else 10
+        if item.role == "target" and item.day == 0 and size is not None and size < least:
+            warnings.append(
+                f"Target {item.lesion} is {size:g} mm at baseline, below the {least} mm that a target "
+                f"{'node ' if item.node else ''}needs."
+            )
+    for visit in irecist:
+        warnings += [f"Day {visit.day}: {text}" for text in visit.warnings]
+    symptoms = {visit.day: visit.symptoms_worse for visit in course.visits}
+    warnings += [
+        f"Day {visit.day}: iUPD with worse symptoms: treatment beyond progression is for the clinical team to weigh."
+        for visit in irecist
+        if visit.letter == "iUPD" and symptoms[visit.day]
+    ]
+    return (*warnings, *growth)
+
+
+def _too_many(name: str, organs: Mapping[str, str]) -> list[str]:
+    result = []
+    if len(organs) > 5:
+        result.append(f"{len(organs)} {name} lesions; RECIST 1.1 takes 5 at most.")
+    for organ in sorted(set(organs.values()) - {""}):
+        count = sum(other == organ for other in organs.values())
+        if count > 2:
+            result.append(f"{count} {name} lesions in {organ}; RECIST 1.1 takes 2 per organ at most.")
+    return result
+
+
+def _narrative(
+    course: Course,
+    recist: Sequence[RecistVisit],
+    irecist: Sequence[IrecistVisit],
+    settings: ResponseSettings,
+    baseline_date: datetime.date | None,
+) -> str:
+    if not recist:
+        return "No visit after the baseline."
+    last = course.visits[-1]
+    nadir = recist[-1].target.nadir
+    nadir_day = None
+    if nadir is not None:
+        days = [0] if course.baseline_total == nadir else [visit.day for visit in course.visits if visit.total == nadir]
+        nadir_day = days[0] if days else None
+    return describe(
+        recist[-1],
+        irecist[-1],
+        nadir_day=nadir_day,
+        new_lesions=tuple(item.lesion for item in last.new_lesions if not item.gone),
+        settings=settings.irecist,
+        baseline_date=baseline_date,
+    )
