@@ -1,0 +1,124 @@
+"""Derived images of a region, computed on the smallest window that gives the same values as the whole image.
+
+The windows are those on which the values inside the region are the same to the last bit:
+
+- Laplacian of Gaussian: 20 standard deviations on each side. The filter is recursive (Deriche) and stores single
+  precision; nearer borders change the last digits, at 8 standard deviations the third.
+- Wavelet: the length of the filter per level, with the periodic continuation that the transform assumes at the borders
+  of the image (which pyradiomics first makes even by repeating the first slice after the last).
+- Square, square root, logarithm, exponential: no neighbours, but the largest magnitude of the whole image scales the result.
+- Gradient: one neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from .preparation import Prepared
+
+LOG_MARGIN_SIGMAS = 20.0
+_SCALED_BY_MAXIMUM = ("Square", "SquareRoot", "Logarithm", "Exponential")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One image type of one region: the name that begins its features, and its voxels (z, y, x) in the box of the region."""
+
+    name: str
+    values: np.ndarray
+
+
+def derive(name: str, settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
+    """Yield the images of one image type, restricted to the box of the region.
+
+    An image that pyradiomics leaves out (a Laplacian of Gaussian wider than the image) is left out here too.
+
+    Parameters
+    ----------
+    name
+        Of an image type of pyradiomics, such as `LoG`.
+    settings
+        Its settings, those of the preset included.
+    prepared
+        The region on its image.
+    """
+    if name == "LoG":
+        for sigma in settings["sigma"]:
+            yield from _laplacian_of_gaussian(float(sigma), {**settings, "sigma": [sigma]}, prepared)
+    elif name == "Wavelet":
+        yield from _wavelet(settings, prepared)
+    elif name in _SCALED_BY_MAXIMUM:
+        yield from _scaled(name, settings, prepared)
+    else:
+        yield from _windowed(name, settings, prepared, (1, 1, 1) if name == "Gradient" else (0, 0, 0))
+
+
+def _apply(name: str, image: sitk.Image, settings: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    from radiomics import imageoperations
+
+    for derived, label, _ in getattr(imageoperations, f"get{name}Image")(image, None, **settings):
+        yield label, sitk.GetArrayViewFromImage(derived)
+
+
+def _windowed(
+    name: str, settings: dict[str, Any], prepared: Prepared, margin_zyx: tuple[int, ...]
+) -> Iterator[Derived]:
+    limits = prepared.image.GetSize()[::-1]
+    begin, end, inner = [], [], []
+    for first, length, limit, margin in zip(prepared.offset_zyx, prepared.mask.shape, limits, margin_zyx, strict=True):
+        begin.append(max(first - margin, 0))
+        end.append(min(first + length + margin, limit))
+        inner.append(slice(first - begin[-1], first - begin[-1] + length))
+    size = [b - a for a, b in zip(begin, end, strict=True)]
+    window = sitk.RegionOfInterest(prepared.image, size[::-1], begin[::-1])
+    for label, values in _apply(name, window, settings):
+        yield Derived(label, np.array(values[tuple(inner)]))
+
+
+def _laplacian_of_gaussian(sigma: float, settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
+    spacing = np.array(prepared.image.GetSpacing()[::-1])
+    margin = np.ceil(LOG_MARGIN_SIGMAS * sigma / spacing).astype(int)
+    # pyradiomics wants an image of a few voxels or none; a window is never the smaller one that fails where the whole passes.
+    yield from _windowed("LoG", settings, prepared, tuple(np.maximum(margin, 4).tolist()))
+
+
+def _wavelet(settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
+    import pywt
+
+    levels = settings.get("start_level", 0) + settings.get("level", 1)
+    length = pywt.Wavelet(settings.get("wavelet", "coif1")).dec_len
+    margin = levels * (length + length % 2)
+    indices, inner = [], []
+    for first, size, limit in zip(
+        prepared.offset_zyx, prepared.mask.shape, prepared.image.GetSize()[::-1], strict=True
+    ):
+        period = limit + limit % 2
+        count = size + size % 2 + 2 * margin
+        if count >= period:
+            indices.append(np.arange(limit))
+            inner.append(slice(first, first + size))
+            continue
+        positions = np.arange(first - margin, first - margin + count) % period
+        indices.append(np.where(positions == limit, 0, positions))
+        inner.append(slice(margin, margin + size))
+    window = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(prepared.image)[np.ix_(*indices)])
+    for label, values in _apply("Wavelet", window, settings):
+        yield Derived(label, np.array(values[tuple(inner)]))
+
+
+def _scaled(name: str, settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
+    whole = sitk.GetArrayViewFromImage(prepared.image)
+    low, high = whole.min(), whole.max()
+    box = tuple(
+        slice(first, first + size) for first, size in zip(prepared.offset_zyx, prepared.mask.shape, strict=True)
+    )
+    # One slice more holds the voxel of the largest magnitude, by which the whole image would be scaled.
+    extreme = high if abs(float(high)) >= abs(float(low)) else low
+    window = np.pad(whole[box], ((0, 1), (0, 0), (0, 0)), constant_values=extreme)
+    for label, values in _apply(name, sitk.GetImageFromArray(window), settings):
+        yield Derived(label, np.array(values[:-1]))
