@@ -275,11 +275,11 @@ def key_images(
 
 def when(timepoint: TimepointRecord) -> str:
     """Return a time point in words: its name and its day."""
-    return f"{timepoint.name}, day {timepoint.day}"
+    return f"{timepoint.name}, day {timepoint.day}".replace("day -", "day −")
 
 
 def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
-    """Picture one lesion: the baseline, then each other time point as it is and carried onto the baseline."""
+    """Picture one lesion: each time point as it is and, but for the baseline, carried onto the baseline."""
     analysis, segmentations = material.analysis, material.segmentations
     sizes = [item.long_axis_mm for item in lesion.observations if item.long_axis_mm is not None]
     field = float(np.clip(np.ceil((2.2 * max(sizes, default=0.0) + 20) / 10) * 10, SMALLEST_FIELD_MM, LARGEST_FIELD_MM))
@@ -323,7 +323,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
             )
         )
 
-    for item in sorted(material.shown, key=lambda record: record.name != analysis.baseline):
+    for item in material.shown:
         transform = material.transforms.get(item.name)
         centre = _measured_centre(lesion.at(item.name))
         how = "slice of its measurement"

@@ -27,7 +27,7 @@ from ..analysis import (
 )
 from ..files import write_text
 from .charts import Waterfall, lesion_chart, signed, sum_chart, waterfall
-from .figures import KeyImage
+from .figures import KeyImage, Panel
 from .measures import RESPONSE_AXIS, percent_change, reference_observation, response_size_mm
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ MISSING = "–"
 LARGEST_PER_LESION = 3
 
 _DOI = re.compile(r"\b(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}/[^\s,;\"<>]*[^\s,;.\"<>()])", re.IGNORECASE)
+_ACRONYMS = re.compile(r"\b(tgr|tgk|ttf|pd|ecog|ldh|hu|haa|laa|recist|nlr|ggo)\b")
 _UNITS = (
     ("_percent_per_month", "% per month"),
     ("_mm_per_month", "mm per month"),
@@ -115,6 +116,14 @@ class RadiomicsView:
 
 
 @dataclass(frozen=True)
+class LesionPictures:
+    """The pictures of a lesion, a column per time point: as it is, and below or beside it on the baseline."""
+
+    group: KeyImage
+    columns: tuple[tuple[Panel, ...], ...]
+
+
+@dataclass(frozen=True)
 class LungMap:
     """The new opacity of one follow-up by thirds of the lungs, as a reader faces the patient: right lung at the left."""
 
@@ -163,7 +172,7 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         notes=notes,
         charts=tuple(chart for chart in (sum_chart(analysis), lesion_chart(analysis)) if chart is not None),
         kinetics=_kinetics_rows(analysis),
-        lesion_images=tuple(item for item in images if item.kind == "lesion"),
+        lesion_images=tuple(_lesion_pictures(analysis, item) for item in images if item.kind == "lesion"),
         overview_images=tuple(item for item in images if item.kind == "overview"),
         alignment_images=tuple(item for item in images if item.kind == "alignment"),
         lung_maps=_lung_maps(analysis),
@@ -209,8 +218,8 @@ def percent(probability: float | None) -> str:
 
 
 def words(name: str) -> str:
-    """Return an identifier as words."""
-    return name.replace("_", " ")
+    """Return an identifier as words, the field's acronyms in capitals."""
+    return _ACRONYMS.sub(lambda match: match.group().upper(), name.replace("_", " "))
 
 
 def quantities(numbers: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -261,7 +270,8 @@ def cautions(analysis: Analysis) -> tuple[str, ...]:
     for alignment in analysis.alignments:
         if alignment.quality.verdict != "good":
             reasons = "; ".join(alignment.quality.reasons) or "no reason given"
-            found.append(f"Alignment of {alignment.timepoint} is {alignment.quality.verdict}: {reasons}.")
+            verdict = {"usable": "is usable with care", "failed": "failed"}[alignment.quality.verdict]
+            found.append(f"The alignment of {alignment.timepoint} {verdict}: {reasons}.")
     for lesion in analysis.lesions:
         found += [
             f"Check {lesion.id} at {seen.timepoint}: {seen.check}."
@@ -271,7 +281,7 @@ def cautions(analysis: Analysis) -> tuple[str, ...]:
     found += analysis.response.warnings
     found += analysis.response.kinetics.warnings
     found += [
-        f"Lung change of {item.part} at {item.timepoint} is not assessable: {item.reason}."
+        f"The change of the lungs at {item.timepoint} is not assessable: {item.reason}."
         for item in analysis.lung_changes
         if not item.assessable and item.part == "both"
     ]
@@ -351,6 +361,13 @@ def _flag_view(analysis: Analysis, flag: Flag) -> FlagView:
     elsewhere = {item.id for item in analysis.response.dissociated}
     unique = {item.id: item for item in (*flag.definitions, *further) if item.id not in elsewhere}
     return FlagView(flag, waterfall(flag), tuple(unique.values()))
+
+
+def _lesion_pictures(analysis: Analysis, group: KeyImage) -> LesionPictures:
+    columns = (
+        tuple(panel for panel in group.panels if panel.timepoint == timepoint.name) for timepoint in analysis.timepoints
+    )
+    return LesionPictures(group, tuple(column for column in columns if column))
 
 
 def _kinetics_rows(

@@ -10,12 +10,46 @@ import csv
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
-from ..analysis import Analysis
+from ..analysis import Analysis, FeatureDelta, Features, Flag, Lesion, Response, TimepointRecord
 from ..files import whole_file
 from .measures import absolute_change, percent_change
 
 Cell = str | float | int | None
+
+
+class Findings(Protocol):
+    """What the tables are made of: a whole Analysis, or what is known after some of its stages."""
+
+    @property
+    def patient(self) -> str:
+        """Code of the patient."""
+
+    @property
+    def timepoints(self) -> tuple[TimepointRecord, ...]:
+        """The scans in the order of their dates; day 0 is the baseline."""
+
+    @property
+    def lesions(self) -> tuple[Lesion, ...]:
+        """The lesions over time."""
+
+    @property
+    def features(self) -> tuple[Features, ...]:
+        """The radiomics."""
+
+    @property
+    def deltas(self) -> tuple[FeatureDelta, ...]:
+        """The changes of the radiomics."""
+
+    @property
+    def response(self) -> Response | None:
+        """The response criteria, None before they were applied."""
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """The three flags."""
+
 
 LESION_COLUMNS = (
     "patient",
@@ -113,14 +147,15 @@ def _number(value: float | None) -> float | int | str | None:
     return None if math.isnan(value) else repr(float(value))
 
 
-def _lesion_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
+def _lesion_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
     """Yield one row per time point and lesion, time points in their order."""
-    for timepoint in analysis.timepoints:
-        for lesion in analysis.lesions:
+    baseline = next((item.name for item in findings.timepoints if item.day == 0), "")
+    for timepoint in findings.timepoints:
+        for lesion in findings.lesions:
             seen = lesion.at(timepoint.name)
             if seen is None:
                 continue
-            start = lesion.at(analysis.baseline)
+            start = lesion.at(baseline)
             centre = seen.centroid_lps_mm or (None, None, None)
             changes: list[Cell] = []
             for name in ("long_axis_mm", "short_axis_mm", "volume_ml"):
@@ -128,7 +163,7 @@ def _lesion_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
                 changes += [_number(absolute_change(*pair)), _number(percent_change(*pair))]
             changes.append(_number(absolute_change(getattr(start, "mean_hu", None), seen.mean_hu)))
             yield (
-                analysis.patient,
+                findings.patient,
                 timepoint.name,
                 timepoint.date,
                 timepoint.day,
@@ -158,20 +193,20 @@ def _lesion_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
             )
 
 
-def _feature_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
+def _feature_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
     """Yield one row per feature; one row without a feature where a region could not be measured."""
-    for item in analysis.features:
-        start = (analysis.patient, item.timepoint, item.lesion, item.region)
+    for item in findings.features:
+        start = (findings.patient, item.timepoint, item.lesion, item.region)
         if not item.values:
             yield (*start, None, None, item.reason)
         for name, value in item.values.items():
             yield (*start, name, _number(value), item.reason)
 
 
-def _delta_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
+def _delta_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
     """Yield one row per feature and pair of time points; one row without a feature where there is no pair to compare."""
-    for item in analysis.deltas:
-        start = (analysis.patient, item.lesion, item.region)
+    for item in findings.deltas:
+        start = (findings.patient, item.lesion, item.region)
         between = (item.earlier, item.later, item.days)
         if not item.values:
             yield (*start, None, *between, None, None, None, item.reason)
@@ -179,12 +214,12 @@ def _delta_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
             yield (*start, name, *between, _number(absolute), _number(relative), _number(per_month), item.reason)
 
 
-def _response_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
+def _response_rows(findings: Findings, response: Response) -> Iterator[tuple[Cell, ...]]:
     """Yield one row per visit."""
-    dates = {item.name: item.date for item in analysis.timepoints}
-    for visit in analysis.response.visits:
+    dates = {item.name: item.date for item in findings.timepoints}
+    for visit in response.visits:
         yield (
-            analysis.patient,
+            findings.patient,
             visit.day,
             _number(visit.sum_mm),
             _number(visit.baseline_mm),
@@ -206,11 +241,11 @@ def _response_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
         )
 
 
-def _flag_rows(analysis: Analysis) -> Iterator[tuple[Cell, ...]]:
+def _flag_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
     """Yield one row per flag."""
-    for flag in analysis.flags:
+    for flag in findings.flags:
         yield (
-            analysis.patient,
+            findings.patient,
             flag.flag,
             flag.status,
             _number(flag.probability),
@@ -241,17 +276,35 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
     Each file replaces an older one in one step.
     """
     folder = Path(folder)
-    response = analysis.response
+    _write(folder / "lesions.csv", LESION_COLUMNS, _lesion_rows(analysis))
+    _write(folder / "features.csv", FEATURE_COLUMNS, _feature_rows(analysis))
+    _write(folder / "delta.csv", DELTA_COLUMNS, _delta_rows(analysis))
+    _write_response(analysis, analysis.response, folder)
+    _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(analysis))
+
+
+def write_stage_tables(findings: Findings, folder: Path) -> None:
+    """Write those tables for which there are findings; a stage that has not run leaves no empty table that looks like a result."""
+    folder = Path(folder)
+    if findings.lesions:
+        _write(folder / "lesions.csv", LESION_COLUMNS, _lesion_rows(findings))
+    if findings.features:
+        _write(folder / "features.csv", FEATURE_COLUMNS, _feature_rows(findings))
+    if findings.deltas:
+        _write(folder / "delta.csv", DELTA_COLUMNS, _delta_rows(findings))
+    if findings.response is not None:
+        _write_response(findings, findings.response, folder)
+    if findings.flags:
+        _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(findings))
+
+
+def _write_response(findings: Findings, response: Response, folder: Path) -> None:
     best = (
-        analysis.patient,
+        findings.patient,
         response.best_recist,
         response.best_recist_confirmed,
         response.best_irecist,
         response.progression_day,
     )
-    _write(folder / "lesions.csv", LESION_COLUMNS, _lesion_rows(analysis))
-    _write(folder / "features.csv", FEATURE_COLUMNS, _feature_rows(analysis))
-    _write(folder / "delta.csv", DELTA_COLUMNS, _delta_rows(analysis))
-    _write(folder / "response.csv", RESPONSE_COLUMNS, _response_rows(analysis))
+    _write(folder / "response.csv", RESPONSE_COLUMNS, _response_rows(findings, response))
     _write(folder / "best.csv", BEST_COLUMNS, [best])
-    _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(analysis))
