@@ -221,7 +221,7 @@ def _status(item: Measurement | None) -> str:
 
 
 def _judged(item: Measurement | None) -> str:
-    """The status of a non-target lesion; a node with a short axis below 10 mm is normal, so it is absent."""
+    """Return the status of a non-target lesion; a node with a short axis below 10 mm is normal, so it is absent."""
     if item is None:
         return "not evaluated"
     normal_node = item.node and item.short_mm is not None and tenths(item.short_mm) < NORMAL_NODE

@@ -33,7 +33,7 @@ _LETTERS: dict[str, IrecistLetter] = {
     "CR": "iCR",
     "PR": "iPR",
     "SD": "iSD",
-    NON_CR_NON_PD: NON_ICR_NON_IUPD,
+    NON_CR_NON_PD: "NON-iCR/NON-iUPD",
     "NE": "NE",
 }
 _RANK: dict[str, int] = {"PD": 0, "NE": 0, NON_CR_NON_PD: 1, "SD": 1, "PR": 2, "CR": 3}

@@ -5,6 +5,7 @@ Source: Eisenhauer 2009, doi 10.1016/j.ejca.2008.10.026; answers of the EORTC RE
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -252,7 +253,8 @@ class BestResponseSettings:
     ``min_sd_days``: stable disease needs an assessment at least so long after the reference date. ``confirm_days``: least
     time from a response to its confirmation. ``max_ne``: assessments between them that may be NE. ``accept_sd``: one SD between a
     PR and its confirmation is accepted. ``drop_after_pd``: assessments after the first PD do not count. ``missing_as_ne``: no
-    assessment at all is NE, not MISSING.
+    assessment at all is NE, not MISSING. ``early_as_table_3``: where a response is followed by a weaker assessment before
+    ``min_sd_days``, answer as Table 3 prints it (a CR that is lost is PD, a PR that is lost is SD), not NE.
     """
 
     min_sd_days: int = 42
@@ -261,8 +263,10 @@ class BestResponseSettings:
     accept_sd: bool = False
     drop_after_pd: bool = True
     missing_as_ne: bool = False
+    early_as_table_3: bool = False
 
 
+_LOST = {("CR", "PR"): "PD", ("CR", "SD"): "PD", ("PR", "SD"): "SD"}
 _ORDER = ("CR", "PR", "SD", NON_CR_NON_PD, "PD", "NE", "ND")
 
 
@@ -342,6 +346,12 @@ def confirmed_best_response(
     settings = settings or BestResponseSettings()
     items = _considered(responses, settings)
     candidates = [_weaker(item, settings) for item in items]
+    if settings.early_as_table_3:
+        candidates += [
+            DatedResponse(item.day, lost)
+            for item, following in itertools.pairwise(items)
+            if (lost := _LOST.get((item.response, following.response))) and following.day < settings.min_sd_days
+        ]
     candidates += [
         item for index, item in enumerate(items) if item.response in ("CR", "PR") and _confirmed(items, index, settings)
     ]
