@@ -1,0 +1,372 @@
+"""The stage that finds and follows every lesion of a patient: from contours and alignments to lesions and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..analysis import Lesion, LesionObservation, LungMeasures, Point
+from ..images import LUNG_LABELS, RegionMask, Segmentation, segmentation_from_arrays
+from ..progress import Progress, part, silent
+from ..study import LesionSpec, Study, Timepoint
+from .correspondence import Contour, LinkEdit, Scan, Sighting, Track, contour, follow
+from .geometry import (
+    Crop,
+    axial_axis,
+    crop_of,
+    dilate,
+    inverse_points,
+    margin_voxels,
+    padded_box,
+    shape_of,
+    spacing_of,
+)
+from .lungs import measure_lungs
+from .measurement import Measurement, measure, significant_parts
+from .names import is_organ
+from .regions import RINGS_MM, OrganProposal, lesion_regions, lung_region, propose_organ, region_problem, within
+from .roles import Candidate, propose_roles
+
+LocalAlignment = Callable[[str, Point, float], float | None]
+"""Answers, for a time point, a position of the reference (LPS) and a radius in mm, the local correlation of the images there."""
+
+Source = Literal["given", "propagated"]
+
+LUNG_EXCLUDE_MM = 5.0
+LOW_LOCAL_ALIGNMENT = 0.5
+_FEWEST_VOXELS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Every lesion over time, where its features are read, and the lungs.
+
+    ``segmentations`` hold, per time point, one segment per lesion id and the lungs.
+    """
+
+    lesions: tuple[Lesion, ...]
+    regions: tuple[RegionMask, ...]
+    segmentations: dict[str, Segmentation]
+    lungs: tuple[LungMeasures, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Visit:
+    """One time point while lesions are being found."""
+
+    timepoint: Timepoint
+    ct: sitk.Image
+    anatomy: sitk.Image
+    transform: sitk.Transform | None
+    segments: dict[str, Crop]
+    source: Source
+    readable: bool
+
+
+def lesion_segments(segmentation: Segmentation, specs: Sequence[LesionSpec] = ()) -> dict[str, Crop]:
+    """Return the segments that are lesions: those that the study names, and all others whose name is not an organ's.
+
+    Segments without voxels are left out.
+    """
+    named = {spec.segment for spec in specs}
+    found = {}
+    for segment in segmentation.segments:
+        if segment.name in named or not is_organ(segment.name):
+            mask = crop_of(segmentation.array(segment.name))
+            if mask.count:
+                found[segment.name] = mask
+    return found
+
+
+def find(
+    study: Study,
+    volumes: Mapping[str, sitk.Image],
+    segmentations: Mapping[str, Segmentation | None],
+    anatomies: Mapping[str, sitk.Image],
+    transforms: Mapping[str, sitk.Transform],
+    *,
+    propagated: Sequence[str] = (),
+    checks: Mapping[str, Mapping[str, str]] | None = None,
+    local_alignment: LocalAlignment | None = None,
+    edits: Sequence[LinkEdit] = (),
+    rings: Sequence[tuple[float, float]] = RINGS_MM,
+    progress: Progress = silent,
+) -> Found:
+    """Find every lesion, follow it over time, measure it, and say where its features are read.
+
+    Parameters
+    ----------
+    volumes, segmentations, anatomies
+        By name of the time point, all on that time point's grid. A segmentation that is None or has no lesion, at a time
+        point that is not said to show none, makes its lesions "not evaluated".
+    transforms
+        By name of the time point, from positions of the baseline to positions of that time point (LPS). The baseline
+        has none.
+    propagated
+        The time points whose contours were carried over from the baseline.
+    checks
+        By time point and segment, why a person should look at a contour.
+    edits
+        Links between segments and lesions that a person has set.
+    rings
+        The (inner, outer) distances in mm of the rings around each lesion.
+    """
+    baseline = study.baseline.name
+    visits = []
+    for index, timepoint in enumerate(study.timepoints):
+        progress(0.1 * index / len(study.timepoints), f"Lesions: contours of {timepoint.name}")
+        segmentation = segmentations.get(timepoint.name)
+        segments = lesion_segments(segmentation, study.lesions) if segmentation is not None else {}
+        visits.append(
+            _Visit(
+                timepoint,
+                volumes[timepoint.name],
+                anatomies[timepoint.name],
+                None if timepoint.name == baseline else transforms.get(timepoint.name),
+                segments,
+                "propagated" if timepoint.name in propagated else "given",
+                bool(segments) or timepoint.no_visible_lesions or timepoint.name in propagated,
+            )
+        )
+    warnings = [
+        f"{visit.timepoint.name}: there is no contour of any lesion; its lesions are not evaluated."
+        for visit in visits
+        if not visit.readable
+    ]
+    progress(0.1, "Lesions: following them over time")
+    tracks = follow([_scan(visit) for visit in visits], baseline, edits=edits)
+    progress(0.3, "Lesions: measuring")
+    lesions, masks = _measured(study, visits, tracks, checks or {}, local_alignment, part(progress, 0.3, 0.6))
+    regions: list[RegionMask] = []
+    lungs: list[LungMeasures] = []
+    drawn: dict[str, Segmentation] = {}
+    organs = {lesion.id: lesion.organ for lesion in lesions}
+    for index, visit in enumerate(visits):
+        name = visit.timepoint.name
+        progress(0.6 + 0.4 * index / len(visits), f"Lesions: regions of {name}")
+        here = masks[name]
+        found = lesion_regions(name, here, visit.anatomy, visit.ct, organs=organs, rings=rings)
+        regions.extend(found)
+        warnings.extend(
+            f"{name}, {region.lesion}: {problem}."
+            for region in found
+            if region.region == "core" and (problem := region_problem(region)) is not None
+        )
+        whole = lung_region(name, visit.anatomy, list(here.values()))
+        if whole.count:
+            regions.append(whole)
+        lungs.extend(measure_lungs(visit.ct, visit.anatomy, _excluded(here, visit.ct), name))
+        drawn[name] = _drawn(here, visit)
+    progress(1.0, "Lesions: done")
+    return Found(lesions, tuple(regions), drawn, tuple(lungs), tuple(warnings))
+
+
+def _scan(visit: _Visit) -> Scan:
+    contours: list[Contour] = [contour(name, mask, visit.ct, visit.transform) for name, mask in visit.segments.items()]
+    return Scan(visit.timepoint.name, tuple(contours), visit.ct, visit.transform, visit.readable)
+
+
+def _measured(
+    study: Study,
+    visits: Sequence[_Visit],
+    tracks: Sequence[Track],
+    checks: Mapping[str, Mapping[str, str]],
+    local_alignment: LocalAlignment | None,
+    progress: Progress,
+) -> tuple[tuple[Lesion, ...], dict[str, dict[str, Crop]]]:
+    """Measure every lesion at every time point, and say its organ and role. Returns the lesions, and their masks by time point."""
+    masks: dict[str, dict[str, Crop]] = {visit.timepoint.name: {} for visit in visits}
+    lesions, candidates = [], []
+    baseline = study.baseline.name
+    for index, track in enumerate(tracks):
+        progress(index / len(tracks), f"Lesions: {track.id}")
+        observations = []
+        whole_at_first: bool | None = None
+        proposals: list[OrganProposal] = []
+        for visit in visits:
+            sighting = track.at(visit.timepoint.name)
+            if sighting.status != "measured":
+                observations.append(_without_measurement(sighting, visit))
+                continue
+            mask = _union([visit.segments[name] for name in sighting.segments])
+            masks[visit.timepoint.name][track.id] = mask
+            pieces = [visit.segments[name] for name in sighting.segments]
+            parts = significant_parts(mask)
+            if whole_at_first is None:
+                whole_at_first = len(parts) == 1
+            elif len(pieces) == 1 and len(parts) > 1 and whole_at_first:
+                pieces = [crop_of(piece, mask.offset_zyx) for piece in parts]
+                if not any(item.event == "split" for item in observations):
+                    sighting = replace(sighting, event="split")
+            observations.append(_observation(sighting, visit, mask, pieces, checks, local_alignment))
+            proposals.append(propose_organ(mask, visit.anatomy, visit.ct))
+        spec = _spec_of(track, study.lesions)
+        organ = spec.organ if spec is not None and spec.organ else _most_likely(proposals)
+        node = (
+            spec.node if spec is not None and spec.node is not None else organ.lower() in ("lymph node", "lymph nodes")
+        )
+        lesions.append(
+            Lesion(
+                track.id,
+                organ,
+                "given" if spec is not None and spec.organ else "proposed",
+                "non-target",
+                "",
+                node,
+                tuple(observations),
+            )
+        )
+        candidates.append(_candidate(lesions[-1], visits, baseline, spec))
+    roles = propose_roles(candidates)
+    named = tuple(replace(item, role=roles[item.id].role, role_reason=roles[item.id].reason) for item in lesions)
+    return named, masks
+
+
+def _observation(
+    sighting: Sighting,
+    visit: _Visit,
+    mask: Crop,
+    pieces: Sequence[Crop],
+    checks: Mapping[str, Mapping[str, str]],
+    local_alignment: LocalAlignment | None,
+) -> LesionObservation:
+    """Measure one lesion at one time point; the diameters of the fragments of a split lesion are added (RECIST 1.1)."""
+    total = measure(mask, visit.ct)
+    assert total is not None  # noqa: S101 - contours without voxels were left out
+    fragments = (
+        [item for piece in pieces if (item := measure(piece, visit.ct)) is not None] if len(pieces) > 1 else [total]
+    )
+    largest: Measurement = max(fragments, key=lambda item: item.long_axis_mm)
+    reference = inverse_points(np.array([total.centroid_lps_mm]), visit.transform)[0]
+    place: Point = (float(reference[0]), float(reference[1]), float(reference[2]))
+    quality = None
+    if local_alignment is not None and visit.transform is not None:
+        radius = 0.5 * total.long_axis_mm + 10.0
+        quality = local_alignment(visit.timepoint.name, place, radius)
+    notes = [sighting.check] if sighting.check else []
+    given_checks = checks.get(visit.timepoint.name, {})
+    notes += [given_checks[name] for name in sighting.segments if name in given_checks]
+    if len(fragments) == 1 and total.parts > 1:
+        notes.append(f"its contour has {total.parts} separate pieces; the diameters are those of the longest")
+    if quality is not None and quality < LOW_LOCAL_ALIGNMENT:
+        notes.append(f"the scans do not lie well on each other here (local correlation {quality:.2f})")
+    return LesionObservation(
+        timepoint=sighting.timepoint,
+        status="too small" if total.voxels < _FEWEST_VOXELS else "measured",
+        event=sighting.event,
+        segments=sighting.segments,
+        source=visit.source,
+        confidence=sighting.confidence,
+        check="; ".join(notes) or None,
+        long_axis_mm=sum(item.long_axis_mm for item in fragments),
+        short_axis_mm=sum(item.short_axis_mm for item in fragments),
+        volume_ml=total.volume_ml,
+        mean_hu=total.mean_hu,
+        sd_hu=total.sd_hu,
+        voxels=total.voxels,
+        slice_index=largest.slice_index,
+        long_axis_ends_lps_mm=largest.long_axis_ends_lps_mm,
+        short_axis_ends_lps_mm=largest.short_axis_ends_lps_mm,
+        centroid_lps_mm=total.centroid_lps_mm,
+        centroid_reference_lps_mm=place,
+        local_alignment=quality,
+    )
+
+
+def _without_measurement(sighting: Sighting, visit: _Visit) -> LesionObservation:
+    """Return the observation of a lesion without a contour; one that is absent measures 0."""
+    size = 0.0 if sighting.status == "absent" else None
+    return LesionObservation(
+        timepoint=sighting.timepoint,
+        status=sighting.status,
+        event=sighting.event,
+        source=visit.source,
+        merged_into=sighting.merged_into,
+        confidence=sighting.confidence,
+        check=sighting.check,
+        long_axis_mm=size,
+        short_axis_mm=size,
+        volume_ml=size,
+    )
+
+
+def _union(crops: Sequence[Crop]) -> Crop:
+    if len(crops) == 1:
+        return crops[0]
+    starts = np.min([crop.offset_zyx for crop in crops], axis=0)
+    stops = np.max([np.add(crop.offset_zyx, crop.voxels.shape) for crop in crops], axis=0)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(starts, stops, strict=True))
+    merged = np.zeros(tuple(stops - starts), dtype=bool)
+    for crop in crops:
+        merged |= within(crop, (z, y, x))
+    return Crop(merged, (z.start, y.start, x.start))
+
+
+def _spec_of(track: Track, specs: Sequence[LesionSpec]) -> LesionSpec | None:
+    """Return what the study says of a lesion, by the name of the earliest of its segments that it speaks of."""
+    by_name = {spec.segment: spec for spec in specs}
+    for sighting in track.sightings:
+        for name in sighting.segments:
+            if name in by_name:
+                return by_name[name]
+    return None
+
+
+def _most_likely(proposals: Sequence[OrganProposal]) -> str:
+    """Return the organ that most of a lesion's scans agree on, each weighing as much as it is sure."""
+    weight: dict[str, float] = {}
+    for item in proposals:
+        weight[item.organ] = weight.get(item.organ, 0.0) + item.confidence
+    return max(sorted(weight), key=lambda organ: weight[organ]) if weight else "soft tissue"
+
+
+def _candidate(lesion: Lesion, visits: Sequence[_Visit], baseline: str, spec: LesionSpec | None) -> Candidate:
+    """Return what decides a lesion's role: its size at the baseline or, for a new one, where it first appears after it."""
+    order = [visit.timepoint.name for visit in visits]
+    later = order[order.index(baseline) :]
+    seen = [item for name in later if (item := lesion.at(name)) is not None and item.long_axis_mm]
+    first = seen[0] if seen else None
+    visit = visits[order.index(first.timepoint if first is not None else baseline)]
+    return Candidate(
+        id=lesion.id,
+        organ=lesion.organ,
+        node=lesion.node,
+        new=first is not None and first.timepoint != baseline,
+        long_axis_mm=first.long_axis_mm if first is not None else None,
+        short_axis_mm=first.short_axis_mm if first is not None else None,
+        slice_thickness_mm=spacing_of(visit.ct)[axial_axis(visit.ct)],
+        given=spec.role if spec is not None else None,
+    )
+
+
+def _excluded(lesions: Mapping[str, Crop], ct: sitk.Image) -> np.ndarray | None:
+    """Return the lesions with a margin: what must not count as lung tissue."""
+    if not lesions:
+        return None
+    spacing, shape = spacing_of(ct), shape_of(ct)
+    mask = np.zeros(shape, dtype=bool)
+    for crop in lesions.values():
+        box = padded_box(crop.box, margin_voxels(LUNG_EXCLUDE_MM, spacing), shape)
+        mask[box] |= dilate(within(crop, box), LUNG_EXCLUDE_MM, spacing)
+    return mask
+
+
+def _drawn(lesions: Mapping[str, Crop], visit: _Visit) -> Segmentation:
+    """Build the segmentation of one time point: its lesions by id, then the lungs."""
+    shape = shape_of(visit.ct)
+    labels = sitk.GetArrayViewFromImage(visit.anatomy)
+
+    def masks() -> Iterator[tuple[str, np.ndarray]]:
+        for name, crop in lesions.items():
+            yield name, crop.paste(shape)
+        for label, name in zip(LUNG_LABELS, ("right lung", "left lung"), strict=True):
+            lung = labels == label
+            if lung.any():
+                yield name, lung
+
+    return segmentation_from_arrays(masks(), visit.ct)
