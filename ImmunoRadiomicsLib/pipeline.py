@@ -41,6 +41,7 @@ from .analysis import (
     StageResult,
     TimepointRecord,
 )
+from .errors import InputError
 from .files import sha256_of, write_text
 from .finished import read_lists, read_regions, write_found
 from .images import RegionMask, read_segmentation, segmentation_from_regions, write_segmentation, write_volume
@@ -142,7 +143,9 @@ def _prepared(source: Study | Path, out: Path, settings: Settings | None, progre
     """Check everything that can be wrong before anything is written."""
     settings = settings or Settings()
     presets = radiomics.load_preset(settings.preset), radiomics.load_preset(settings.lung_preset)
-    alignment.check_engine(settings.engine)
+    if settings.engine not in alignment.ENGINES or settings.engine == "user":
+        known = ", ".join(name for name in alignment.ENGINES if name != "user")
+        raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
     workspace = Workspace(out)
     progress(0.0, "read: study and images")
     return _Run(read_inputs(source), settings, presets, workspace, progress)
@@ -438,13 +441,20 @@ class _Run:
                         for seen in lesion.observations
                         if seen.volume_ml is not None
                     },
-                    symptoms_worse=self.study.clinical.symptoms_worse,
+                    ecog={0: ecog} if (ecog := self.study.clinical.ecog) is not None else None,
+                    symptoms_worse=self._symptoms(),
+                    baseline_date=self.study.baseline.date,
                 )
             )
             return False
 
         self._stage("respond", self._key("respond", to_json(self.lesions)), respond)
         return results[0]
+
+    def _symptoms(self) -> dict[int, bool] | None:
+        """Symptoms are known once, for the last scan."""
+        worse = self.study.clinical.symptoms_worse
+        return None if worse is None else {self.study.day(self.study.timepoints[-1]): worse}
 
     @property
     def _days(self) -> dict[str, int]:
