@@ -50,7 +50,8 @@ class IrecistSettings:
     on an earlier scan. ``stable_new_lesion``: what an unchanged new lesion with an unchanged class of response means after an
     iUPD: iUPD unless the target sum fell (`smaller sum`), iUPD always (`keep`, Table 2), or the class (`reset`).
     ``missing_new_lesion_is_ne``: a known new lesion that was not evaluated makes the visit NE. ``ne_in_nadir``: complete sums of NE
-    visits count for the nadir.
+    visits count for the nadir. ``other_non_target_confirms``: a further non-target lesion that progresses unequivocally is
+    further growth where non-target lesions were the cause.
     """
 
     recist: RecistSettings = field(default_factory=RecistSettings)
@@ -63,6 +64,7 @@ class IrecistSettings:
     stable_new_lesion: Literal["smaller sum", "keep", "reset"] = "smaller sum"
     missing_new_lesion_is_ne: bool = True
     ne_in_nadir: bool = False
+    other_non_target_confirms: bool = True
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ def _confirmations(
     growth, new_growth = _growth(anchor, visit, settings)
     found = []
     if "target" in anchor.causes:
-        if growth >= bar:
+        if growth >= bar and (visit.missing == 0 or settings.recist.partial_pd):
             found.append(f"target sum grew by a further {in_mm(growth)} mm")
     elif target.letter == "PD":
         found.append(f"the targets now progress too ({target.rule})")
@@ -340,7 +342,8 @@ def _confirmations(
         further = [
             name
             for name, state in visit.non_targets
-            if state == "further progressed" or (state == "progressed" and name not in anchor.progressed)
+            if state == "further progressed"
+            or (settings.other_non_target_confirms and state == "progressed" and name not in anchor.progressed)
         ]
         if further:
             found.append(f"further growth of non-target {', '.join(further)}")

@@ -27,7 +27,8 @@ class RecistSettings:
     after it. ``zero_nadir_pd``: from a nadir of 0, 5 mm are progression. ``partial_pd``: measured targets that alone meet
     progression are PD although others are missing. ``backdate_equivocal``: an equivocal new lesion
     that is confirmed later dates the progression back to its first sight. ``node_reappearance_mm``: the short axis at which a
-    node counts as reappeared after an overall complete response.
+    node counts as reappeared after an overall complete response. ``new_lesion_persists``: a new lesion that disappears again
+    still makes every later visit PD, since RECIST 1.1 knows no way back.
     """
 
     sticky_pr: bool = True
@@ -36,6 +37,7 @@ class RecistSettings:
     partial_pd: bool = True
     backdate_equivocal: bool = True
     node_reappearance_mm: float = 10.0
+    new_lesion_persists: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,10 @@ def overall_response(
     return target
 
 
-def new_lesion_answer(visit: CourseVisit) -> NewLesionAnswer:
-    """Return whether an unequivocal new lesion was seen and has not gone again."""
-    if any(not item.gone for item in visit.new_lesions):
+def new_lesion_answer(visit: CourseVisit, settings: RecistSettings | None = None) -> NewLesionAnswer:
+    """Return whether there is an unequivocal new lesion, or was one where it ``new_lesion_persists``."""
+    settings = settings or RecistSettings()
+    if any(settings.new_lesion_persists or not item.gone for item in visit.new_lesions):
         return "yes"
     return "equivocal" if visit.equivocal else "no"
 
@@ -198,7 +201,7 @@ def assess(course: Course, settings: RecistSettings | None = None) -> tuple[Reci
     visits = []
     for visit in course.visits:
         target = assess_targets(visit, history, settings)
-        new = new_lesion_answer(visit)
+        new = new_lesion_answer(visit, settings)
         overall = overall_response(target.letter, visit.non_target, new == "yes")
         visits.append(
             RecistVisit(visit.day, target, visit.non_target, new, overall, _rule(visit, target, new, overall))
@@ -219,7 +222,12 @@ def _rule(visit: CourseVisit, target: TargetResponse, new: NewLesionAnswer, over
             )
             parts.append(f"unequivocal progression of non-target {names}")
         if new == "yes":
-            parts.append("new lesion " + ", ".join(item.lesion for item in visit.new_lesions if not item.gone))
+            there = [item.lesion for item in visit.new_lesions if not item.gone]
+            parts.append(
+                f"new lesion {', '.join(there)}"
+                if there
+                else f"new lesion {', '.join(item.lesion for item in visit.new_lesions)} seen before, gone now"
+            )
         return "; ".join(parts)
     if target.letter is not None:
         parts.append(f"target {target.letter}: {target.rule}")

@@ -1,0 +1,437 @@
+"""``immunoradiomics respond``: from a table of measurements or of visit responses to tables of responses."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..analysis import Response
+from ..errors import InputError
+from .burden import CRITERIA as BURDEN_CRITERIA
+from .burden import BurdenVisit, assess_burden, best_burden
+from .engine import ResponseSettings, respond
+from .irecist import IrecistSettings, best_irecist, confirmed_progression_day
+from .measurements import PatientMeasurements, find_columns, parse_date, read_measurements, read_table
+from .recist import (
+    BestResponseSettings,
+    DatedResponse,
+    best_response,
+    confirmed_best_response,
+    progression_day,
+)
+
+RESPONSE_COLUMNS = (
+    "patient", "day", "sum_mm", "baseline_mm", "nadir_mm", "target", "non_target", "new_lesion", "recist", "irecist", "rule",
+)  # fmt: skip
+BEST_COLUMNS = ("patient", "bor", "confirmed_bor", "ibor", "progression_day")
+CRITERIA = ("recist1.1", "irecist", *BURDEN_CRITERIA)
+
+_LETTERS = {
+    **{letter.lower(): letter for letter in ("CR", "PR", "SD", "PD", "NE", "ND")},
+    **{f"i{letter}".lower(): f"i{letter}" for letter in ("CR", "PR", "SD", "UPD", "CPD")},
+    **dict.fromkeys(("noncrnonpd", "nn", "nonpd", "ncrnpd", "noncrpd"), "NON-CR/NON-PD"),
+    **dict.fromkeys(("nonicrnoniupd", "nonicrnonipd", "inoncrnonpd"), "NON-iCR/NON-iUPD"),
+    **dict.fromkeys(("completeresponse", "complete"), "CR"),
+    **dict.fromkeys(("partialresponse", "partial"), "PR"),
+    **dict.fromkeys(("stabledisease", "stable"), "SD"),
+    **dict.fromkeys(("progressivedisease", "progression", "progressed"), "PD"),
+    **dict.fromkeys(("notevaluable", "inevaluable", "unevaluable", "notassessable", "unknown", "ine"), "NE"),
+    **dict.fromkeys(("notdone", "missing", "na", ""), "ND"),
+}
+_VISIT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "patient": ("patient", "patientid", "subject", "subjectid", "usubjid", "subjid", "case", "caseid", "id"),
+    "day": ("day", "days", "studyday", "visitday", "ady", "rsdy", "dayssincebaseline"),
+    "date": ("date", "visitdate", "adt", "rsdtc", "assessmentdate"),
+    "reference": ("referencedate", "treatmentstart", "treatmentstartdate", "trtsdt", "startdate", "randdt"),
+    "response": (
+        "response", "overall", "overallresponse", "avalc", "rsstresc", "rsorres", "visitresponse", "timepointresponse", "recist",
+    ),
+    "irecist": ("irecist", "iresponse", "immuneresponse"),
+}  # fmt: skip
+_TO_RECIST = {"iCR": "CR", "iPR": "PR", "iSD": "SD", "iUPD": "PD", "iCPD": "PD", "NON-iCR/NON-iUPD": "NON-CR/NON-PD"}
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What `respond_table` is asked to do beyond the criteria; see `ResponseSettings`.
+
+    ``prebaseline`` accepts visits before the baseline, ``narrative`` and ``growth`` are further files to write.
+    """
+
+    response: ResponseSettings = field(default_factory=ResponseSettings)
+    prebaseline: bool = False
+    narrative: Path | None = None
+    growth: Path | None = None
+    plots: Path | None = None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """The files that were written and what the reader had to assume."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSettings | None = None) -> TableResult:
+    """Apply response criteria to every patient of a table and write the result.
+
+    A table of measurements (see `read_measurements`) gives ``out`` with a row per visit and `best.csv` beside it with a row per
+    patient. A table of visit responses (patient, day, response) gives ``out`` with a row per patient. RECIST 1.1 and iRECIST are
+    always given; ``criteria`` decides whose sums, nadir, target response, rule and progression day are, and adds a column for
+    any other criterion. Days are those of the table; the least duration of stable disease counts from day 0 of the table, or
+    from the baseline where that is later.
+
+    Nothing is written unless everything could be computed, and no file is ever half-written.
+
+    Raises
+    ------
+    InputError
+        If the criteria are not known or the table is wrong; every problem is listed with its row.
+    """
+    settings = settings or TableSettings()
+    name = _criterion(criteria)
+    immune = name == "irecist"
+    header, _ = read_table(table)
+    columns = find_columns(header, _VISIT_COLUMNS)
+    lesions = find_columns(
+        header, {"lesion": ("lesion", "lesionid", "trlnkid", "tulnkid", "lnkid", "role", "lesionrole")}
+    )
+    if ("response" in columns or "irecist" in columns) and not lesions:
+        best = _best_of_visits(table, settings.response.best, immune=immune)
+        return TableResult(_write_all({out: (BEST_COLUMNS, best)}))
+    beside = out.with_name("best.csv")
+    if beside == out:
+        raise InputError(f"{out}: best.csv is the name of the table beside the responses. Choose another name.")
+    read = read_measurements(table, prebaseline=settings.prebaseline)
+    response = replace(settings.response, criterion="irecist" if immune else "recist1.1")
+    results = [(patient, _respond(patient, response)) for patient in read.patients]
+    extra = {patient.patient: _burden(patient, name) for patient in read.patients} if name in BURDEN_CRITERIA else {}
+    column = name.replace("-", "_")
+    files: dict[Path, tuple[Sequence[str], Iterable[Sequence[object]]] | str] = {
+        out: (
+            (*RESPONSE_COLUMNS, column) if extra else RESPONSE_COLUMNS,
+            [
+                row
+                for patient, result in results
+                for row in _rows(patient, result, extra.get(patient.patient), immune=immune)
+            ],
+        ),
+        beside: (
+            (*BEST_COLUMNS, column) if extra else BEST_COLUMNS,
+            [
+                _best_row(patient, result, name, extra.get(patient.patient), response.best)
+                for patient, result in results
+            ],
+        ),
+    }
+    if settings.narrative is not None:
+        files[settings.narrative] = "".join(f"{patient.patient}: {result.narrative}\n" for patient, result in results)
+    if settings.growth is not None:
+        files[settings.growth] = _growth_table(results)
+    if settings.plots is not None:
+        from .plots import cohort_plots
+
+        for plot, svg in cohort_plots(
+            [(patient.patient, patient.day_offset, result) for patient, result in results]
+        ).items():
+            files[settings.plots / f"{plot}.svg"] = svg
+    return TableResult(_write_all(files), read.notes)
+
+
+def _criterion(text: str) -> str:
+    bare = text.lower().replace(" ", "").replace("_", "-")
+    name = {"recist": "recist1.1", "recist11": "recist1.1", "recist-1.1": "recist1.1", "i-recist": "irecist"}.get(
+        bare, bare
+    )
+    if name not in CRITERIA:
+        raise InputError(f"criteria '{text}' are not known. Use one of {', '.join(CRITERIA)}.")
+    return name
+
+
+def _respond(patient: PatientMeasurements, settings: ResponseSettings) -> Response:
+    return respond(
+        patient.measurements,
+        settings=settings,
+        treatment_start_day=patient.treatment_start_day,
+        volumes_ml={(lesion, day): volume for lesion, day, volume in patient.volumes_ml} or None,
+        ecog=dict(patient.ecog) or None,
+        symptoms_worse=dict.fromkeys(patient.symptoms_worse, True) or None,
+    )
+
+
+def _burden(patient: PatientMeasurements, name: str) -> tuple[BurdenVisit, ...]:
+    volumes = {(lesion, day): volume for lesion, day, volume in patient.volumes_ml}
+    return assess_burden(patient.measurements, BURDEN_CRITERIA[name], volumes_ml=volumes)
+
+
+def _rows(
+    patient: PatientMeasurements, result: Response, burden: Sequence[BurdenVisit] | None, *, immune: bool
+) -> Iterable[list[object]]:
+    other = {visit.day: visit for visit in burden or ()}
+    for visit in result.visits:
+        rule = visit.irecist_rule if immune else visit.rule
+        if immune and visit.confirmation:
+            rule += f". To confirm: {visit.confirmation}"
+        row: list[object] = [
+            patient.patient,
+            visit.day + patient.day_offset,
+            visit.sum_mm,
+            visit.baseline_mm,
+            visit.nadir_mm,
+            visit.target,
+            visit.non_target,
+            visit.new_lesion,
+            visit.recist,
+            visit.irecist,
+            rule,
+        ]
+        if burden is not None:
+            judged = other[visit.day]
+            row[-1] = judged.rule
+            row.append(judged.letter)
+        yield row
+
+
+def _best_row(
+    patient: PatientMeasurements,
+    result: Response,
+    name: str,
+    burden: Sequence[BurdenVisit] | None,
+    settings: BestResponseSettings,
+) -> list[object]:
+    day = result.progression_day
+    row: list[object] = [
+        patient.patient,
+        result.best_recist,
+        result.best_recist_confirmed,
+        result.best_irecist,
+        None if day is None else day + patient.day_offset,
+    ]
+    if burden is not None:
+        row.append(best_burden(burden, BURDEN_CRITERIA[name], settings))
+    return row
+
+
+def _growth_table(
+    results: Sequence[tuple[PatientMeasurements, Response]],
+) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    """Return growth rates and the answer of every atypical pattern, one row per patient."""
+    rates = (
+        "tgr_reference_percent_per_month",
+        "tgr_experimental_percent_per_month",
+        "tgr_ratio",
+        "tgr_difference_percent_per_month",
+        "tgk_reference_mm_per_month",
+        "tgk_experimental_mm_per_month",
+        "tgk_ratio",
+        "doubling_time_days",
+    )
+    patterns: list[str] = []
+    rows = []
+    for patient, result in results:
+        definitions = (*result.hyperprogression, *result.dissociated, result.pseudoprogression)
+        patterns = [item.id for item in definitions]
+        values = [getattr(result.kinetics, rate) for rate in rates]
+        rows.append(
+            [patient.patient, *(None if value is None else f"{value:.6g}" for value in values)]
+            + [item.answer for item in definitions]
+        )
+    return ("patient", *rates, *patterns), rows
+
+
+def _best_of_visits(table: Path, settings: BestResponseSettings, *, immune: bool) -> list[list[object]]:
+    """Read visit responses and return the best responses of every patient."""
+    header, raw = read_table(table)
+    columns = find_columns(header, _VISIT_COLUMNS)
+    problems: list[str] = []
+    if "patient" not in columns or not {"day", "date"} & set(columns):
+        raise InputError(
+            f"{table}: row 1: a table of visit responses has patient, day (or date) and response (found: {', '.join(header)})."
+        )
+    by_patient: dict[str, list[tuple[int, int, str, str]]] = {}
+    references: dict[str, str] = {}
+    for number, cells in raw:
+        row = {key: cells[index] if index < len(cells) else "" for key, index in columns.items()}
+        patient = row["patient"]
+        if not patient:
+            problems.append(f"{table}: row {number}: the patient is missing.")
+        letters: list[str] = []
+        for key in ("response", "irecist"):
+            text = row.get(key, "")
+            letter = _LETTERS.get("".join(character for character in text.lower() if character.isalnum()))
+            if letter is None:
+                problems.append(f"{table}: row {number}: response '{text}' is not known.")
+            letters.append(letter or "ND")
+        try:
+            day = _visit_day(row, references)
+        except ValueError as error:
+            problems.append(f"{table}: row {number}: {error}")
+            continue
+        if any(other == day for _, other, _, _ in by_patient.get(patient, [])):
+            problems.append(
+                f"{table}: row {number}: duplicate visit: patient {patient} already has a response on day {day}."
+            )
+        by_patient.setdefault(patient, []).append((number, day, letters[0], letters[1]))
+    if problems:
+        raise InputError(problems)
+    return [
+        _best_of(patient, visits, settings, immune=immune, both={"response", "irecist"} <= set(columns))
+        for patient, visits in by_patient.items()
+    ]
+
+
+def _visit_day(row: Mapping[str, str], references: dict[str, str]) -> int:
+    if row.get("day"):
+        try:
+            value = float(row["day"].replace(",", "."))
+        except ValueError:
+            raise ValueError(f"day '{row['day']}' is not a number.") from None
+        if not value.is_integer():
+            raise ValueError(f"day '{row['day']}' is not a whole number.")
+        return int(value)
+    text = row.get("date", "")
+    reference = row.get("reference") or references.get(row["patient"])
+    if not reference:
+        raise ValueError("a date needs a column reference_date (start of treatment), or give the day since it.")
+    references[row["patient"]] = reference
+    try:
+        return (parse_date(text) - parse_date(reference)).days
+    except ValueError:
+        raise ValueError(f"date '{text}' or '{reference}' is not understood. Write it as 2024-03-02.") from None
+
+
+def _best_of(
+    patient: str,
+    visits: Sequence[tuple[int, int, str, str]],
+    settings: BestResponseSettings,
+    *,
+    immune: bool,
+    both: bool,
+) -> list[object]:
+    ordered = sorted(visits, key=lambda item: item[1])
+    first = [(day, response) for _, day, response, _ in ordered]
+    second = [(day, response) for _, day, _, response in ordered]
+    if not both and any(response in _TO_RECIST for _, response in [*first, *second]):
+        second = first if any(response in _TO_RECIST for _, response in first) else second
+        first = second
+    immune_letters = [(day, letter) for day, letter in second if letter != "ND"]
+    has_immune = any(letter in _TO_RECIST for _, letter in immune_letters)
+    dated = [DatedResponse(day, _TO_RECIST.get(letter, letter)) for day, letter in first]
+    if has_immune and (immune or not both):
+        progression = confirmed_progression_day(immune_letters)
+    else:
+        progression = progression_day(dated)
+    return [
+        patient,
+        best_response(dated, settings).response,
+        confirmed_best_response(dated, settings).response,
+        best_irecist([letter for _, letter in immune_letters]) if has_immune else "",
+        progression,
+    ]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _write_all(
+    files: Mapping[Path, tuple[Sequence[str], Iterable[Sequence[object]]] | str],
+) -> tuple[Path, ...]:
+    """Write every file beside its place first and move them there only when all are complete."""
+    pending: list[tuple[str, Path]] = []
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+            pending.append((temporary, path))
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                if isinstance(content, str):
+                    file.write(content)
+                else:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(content[0])
+                    writer.writerows([_text(value) for value in row] for row in content[1])
+        for temporary, path in pending:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{error.filename or 'output'}: cannot be written ({error.strerror}).") from None
+    finally:
+        for temporary, _ in pending:
+            Path(temporary).unlink(missing_ok=True)
+    return tuple(files)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``respond`` on a table to a parser."""
+    parser.add_argument("measurements", type=Path, metavar="MEASUREMENTS.csv", help="measurements, or visit responses")
+    parser.add_argument("--criteria", default="irecist", help=f"one of {', '.join(CRITERIA)} (default: irecist)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RESPONSE.csv", help="the table of responses to write"
+    )
+    parser.add_argument("--confirm-days", type=int, default=28, help="least time from a response to its confirmation")
+    parser.add_argument("--min-sd-days", type=int, default=42, help="least duration of stable disease")
+    parser.add_argument(
+        "--max-ne", type=int, default=1, help="NE visits allowed between a response and its confirmation"
+    )
+    parser.add_argument("--accept-sd", action="store_true", help="accept one SD between a PR and its confirmation")
+    parser.add_argument("--missing-as-ne", action="store_true", help="no assessment at all is NE, not MISSING")
+    parser.add_argument(
+        "--tolerance-days", type=int, default=0, help="how much earlier than 28 days a scan may confirm iUPD"
+    )
+    parser.add_argument(
+        "--stable-new-lesion",
+        choices=("smaller sum", "keep", "reset"),
+        default="smaller sum",
+        help="what an unchanged new lesion means after iUPD",
+    )
+    parser.add_argument(
+        "--pseudoprogression",
+        choices=("any", "response"),
+        default="any",
+        help="what makes the label: any later non-progression",
+    )
+    parser.add_argument(
+        "--prebaseline", action="store_true", help="accept visits before the baseline (for growth rates)"
+    )
+    parser.add_argument("--growth", type=Path, metavar="FILE.csv", help="also write growth rates and atypical patterns")
+    parser.add_argument("--narrative", type=Path, metavar="FILE.txt", help="also write the findings in words")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw spider, waterfall and swimmer plots (SVG)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``respond`` on a table and return the exit code; wrong input raises InputError (exit code 2)."""
+    numbers = {"--confirm-days": args.confirm_days, "--min-sd-days": args.min_sd_days, "--max-ne": args.max_ne}
+    wrong = [f"{name} {value}: must not be negative." for name, value in numbers.items() if value < 0]
+    if wrong:
+        raise InputError(wrong)
+    settings = TableSettings(
+        ResponseSettings(
+            irecist=IrecistSettings(tolerance_days=args.tolerance_days, stable_new_lesion=args.stable_new_lesion),
+            best=BestResponseSettings(
+                min_sd_days=args.min_sd_days,
+                confirm_days=args.confirm_days,
+                max_ne=args.max_ne,
+                accept_sd=args.accept_sd,
+                missing_as_ne=args.missing_as_ne,
+            ),
+            pseudoprogression=args.pseudoprogression,
+        ),
+        prebaseline=args.prebaseline,
+        narrative=args.narrative,
+        growth=args.growth,
+        plots=args.plots,
+    )
+    result = respond_table(args.measurements, args.criteria, args.out, settings=settings)
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    return 0
