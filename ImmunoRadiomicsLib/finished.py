@@ -25,7 +25,7 @@ def write_found(folder: Path, *, regions: Sequence[RegionMask], **lists: Sequenc
     write_json(folder / "regions.json", to_json(keys))
     bits = {str(index): np.packbits(item.voxels) for index, item in enumerate(regions)}
     with whole_file(folder / "regions.npz") as temporary:
-        np.savez_compressed(temporary, **bits)
+        np.savez_compressed(temporary, **bits)  # type: ignore[arg-type]
 
 
 def read_lists(folder: Path) -> dict[str, tuple]:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import SOURCE_VERSION, alignment, classifiers, lesions, radiomics, report, response
+from .alignment.local import LocalMap
 from .analysis import (
     SCHEMA_VERSION,
     AlignmentQuality,
@@ -44,7 +46,14 @@ from .analysis import (
 from .errors import InputError
 from .files import sha256_of, write_text
 from .finished import read_lists, read_regions, write_found
-from .images import RegionMask, read_segmentation, segmentation_from_regions, write_segmentation, write_volume
+from .images import (
+    RegionMask,
+    Segmentation,
+    read_segmentation,
+    segmentation_from_regions,
+    write_segmentation,
+    write_volume,
+)
 from .inputs import Inputs, read_inputs
 from .progress import Progress, part, silent
 from .readings import measurements_of
@@ -173,6 +182,7 @@ class _Run:
         self.hashes = self._hash_inputs()
         self.alignments: tuple[AlignmentRecord, ...] = ()
         self.transforms: dict[str, sitk.Transform] = {}
+        self.local_maps: dict[str, LocalMap] = {}
         self.lesions: tuple[Lesion, ...] = ()
         self.lungs: tuple[LungMeasures, ...] = ()
         self.lung_changes: tuple[LungChange, ...] = ()
@@ -248,7 +258,7 @@ class _Run:
                 folder, reused = self.workspace.step(
                     f"anatomy-{timepoint.name}",
                     anatomy_keys[timepoint.name],
-                    lambda folder, timepoint=timepoint, share=share: self._make_anatomy(folder, timepoint, share),
+                    partial(self._make_anatomy, timepoint, share),
                 )
                 self.anatomies[timepoint.name] = sitk.ReadImage(str(folder / "anatomy.nrrd"))
                 for warning in json.loads((folder / "warnings.json").read_text()):
@@ -270,7 +280,7 @@ class _Run:
                 folder, reused = self.workspace.step(
                     f"align-{timepoint.name}",
                     keys[timepoint.name],
-                    lambda folder, timepoint=timepoint, share=share: self._make_alignment(folder, timepoint, share),
+                    partial(self._make_alignment, timepoint, share),
                 )
                 records.append(self._take_alignment(folder, timepoint))
                 all_reused &= reused
@@ -279,14 +289,14 @@ class _Run:
 
         self._stage("align", fingerprint(keys), align)
 
-    def _make_anatomy(self, folder: Path, timepoint: Timepoint, progress: Progress) -> None:
+    def _make_anatomy(self, timepoint: Timepoint, progress: Progress, folder: Path) -> None:
         progress(0.0, f"body and lungs of {timepoint.name}")
         given = self.inputs.segmentations.get(timepoint.name)
         result = lesions.segment_anatomy(self.inputs.volumes[timepoint.name], given, progress=progress)
         write_volume(result.image, folder / "anatomy.nrrd")
         write_json(folder / "warnings.json", list(result.warnings))
 
-    def _make_alignment(self, folder: Path, timepoint: Timepoint, progress: Progress) -> None:
+    def _make_alignment(self, timepoint: Timepoint, progress: Progress, folder: Path) -> None:
         progress(0.0, f"{timepoint.name} onto {self.study.baseline.name}")
         result = alignment.align(
             self.inputs.volumes[self.study.baseline.name],
@@ -297,6 +307,7 @@ class _Run:
             progress=progress,
         )
         alignment.write_transforms(result, folder, timepoint.name)
+        LocalMap.of(result).write(folder)
         write_json(folder / "alignment.json", {"engine": result.engine, "quality": to_json(result.quality)})
 
     def _take_alignment(self, folder: Path, timepoint: Timepoint) -> AlignmentRecord:
@@ -315,6 +326,7 @@ class _Run:
             )
         else:
             self.transforms[timepoint.name] = alignment.read_transform(folder / names[0])
+            self.local_maps[timepoint.name] = LocalMap.read(folder)
             if quality.verdict == "usable":
                 self._warn(f"{timepoint.name}: the alignment is usable but not good: {reasons}")
         return AlignmentRecord(
@@ -351,9 +363,10 @@ class _Run:
         found = lesions.find(
             self.study,
             self.inputs.volumes,
-            {item.name: self.inputs.segmentations.get(item.name) for item in self.study.timepoints},
+            {item.name: self._usable_segmentation(item) for item in self.study.timepoints},
             self.anatomies,
             self.transforms,
+            local_alignment=lambda name, place, radius_mm: self.local_maps[name].at(place, radius_mm),
             progress=part(progress, 0.0, 0.7),
         )
         changes: list[LungChange] = []
@@ -380,6 +393,11 @@ class _Run:
             write_segmentation(
                 segmentation_from_regions(named, volume), folder / "segmentations" / f"{name}.regions.seg.nrrd"
             )
+
+    def _usable_segmentation(self, timepoint: Timepoint) -> Segmentation | None:
+        """Contours of a scan that could not be aligned cannot be told apart, so its lesions are not evaluated."""
+        aligned = timepoint is self.study.baseline or timepoint.name in self.transforms
+        return self.inputs.segmentations.get(timepoint.name) if aligned else None
 
     def _lung_change(self, found: lesions.Found, timepoint: Timepoint) -> tuple[LungChange, ...]:
         quality = next(item.quality for item in self.alignments if item.timepoint == timepoint.name)

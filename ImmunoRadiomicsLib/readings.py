@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from . import response
-from .analysis import Lesion
+from .analysis import Lesion, LesionObservation
+from .response.measurements import Status
 from .study import Study
 
 # EORTC's reading of RECIST 1.1: unequivocal progression of non-targets is about +73 % of their volume, the volume
@@ -24,9 +25,6 @@ def measurements_of(study: Study, lesions_found: Sequence[Lesion]) -> tuple[resp
     result = []
     for lesion in lesions_found:
         for seen in lesion.observations:
-            status = {"merged": "absent"}.get(seen.status, seen.status)
-            if lesion.role in ("non-target", "new-non-target") and status in ("measured", "too small"):
-                status = "progressed" if (lesion.id, seen.timepoint) in progressed else "present"
             absent = seen.status in ("absent", "merged")
             result.append(
                 response.Measurement(
@@ -38,28 +36,38 @@ def measurements_of(study: Study, lesions_found: Sequence[Lesion]) -> tuple[resp
                     node=lesion.node,
                     long_mm=0.0 if absent else seen.long_axis_mm,
                     short_mm=0.0 if absent else seen.short_axis_mm,
-                    status=status,
+                    status=_status(lesion, seen, (lesion.id, seen.timepoint) in progressed),
                 )
             )
     return tuple(result)
 
 
+def _status(lesion: Lesion, seen: LesionObservation, progressed: bool) -> Status:
+    if seen.status == "merged":
+        return "absent"
+    if lesion.role in ("non-target", "new-non-target") and seen.status in ("measured", "too small"):
+        return "progressed" if progressed else "present"
+    return seen.status
+
+
 def _progressed_non_targets(lesions_found: Sequence[Lesion], days: Mapping[str, int]) -> set[tuple[str, str]]:
-    """Return (lesion, time point) of the non-targets that have grown unequivocally, alone and together."""
+    """Return (lesion, time point) of the non-targets that have grown unequivocally, alone and together.
+
+    Visits at which one of them was not evaluated are left out: their sum is not known.
+    """
     non_targets = [lesion for lesion in lesions_found if lesion.role == "non-target"]
-    visits = sorted((day, name) for name, day in days.items() if day >= 0)
-    volumes = {
-        name: {lesion.id: seen.volume_ml or 0.0 for lesion in non_targets if (seen := lesion.at(name)) is not None}
-        for _, name in visits
-    }
     result = set()
-    for index, (_, name) in enumerate(visits[1:], 1):
-        before = [volumes[earlier] for _, earlier in visits[:index]]
-        smallest_sum = min(sum(item.values()) for item in before)
-        if sum(volumes[name].values()) < NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest_sum or not smallest_sum:
+    before: list[dict[str, float]] = []
+    for _, name in sorted((day, name) for name, day in days.items() if day >= 0):
+        seen = {lesion.id: lesion.at(name) for lesion in non_targets}
+        if any(item is None or item.status == "not evaluated" for item in seen.values()):
             continue
-        for lesion, volume in volumes[name].items():
-            smallest = min(item.get(lesion, 0.0) for item in before)
-            if volume > 0 and volume >= NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest:
-                result.add((lesion, name))
+        volumes = {key: (item.volume_ml or 0.0) if item is not None else 0.0 for key, item in seen.items()}
+        smallest_sum = min((sum(item.values()) for item in before), default=0.0)
+        if smallest_sum > 0 and sum(volumes.values()) >= NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest_sum:
+            for lesion, volume in volumes.items():
+                smallest = min(item[lesion] for item in before)
+                if volume > 0 and volume >= NON_TARGET_PROGRESSION_VOLUME_RATIO * smallest:
+                    result.add((lesion, name))
+        before.append(volumes)
     return result

@@ -1,0 +1,329 @@
+"""The terminal: ``immunoradiomics COMMAND`` and ``python -m ImmunoRadiomicsLib COMMAND``.
+
+Exit codes: 0 done; 1 the analysis ran but a stage could not be assessed as asked; 2 the input is wrong; 3 interrupted. Messages go
+to stderr, results to files or stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from .analysis import Analysis, StageName, StageResult
+from .display import MODES, display
+from .errors import CancelledError, ImmunoRadiomicsError, InputError, MissingDependencyError
+from .progress import Progress
+from .study import Study
+
+if TYPE_CHECKING:
+    from .pipeline import Settings
+
+DEMO_SEED = 7
+_STAGE_HELP = {
+    "align": "align every time point with the baseline",
+    "lesions": "find, follow and measure the lesions",
+    "extract": "extract the radiomics and their change",
+    "flag": "answer the three questions",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(options.run(options))
+    except InputError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        if len(error.problems) > 1:
+            _say(f"{len(error.problems)} problems; nothing was written.")
+        return error.exit_code
+    except (KeyboardInterrupt, CancelledError):
+        _say("Interrupted. What was finished is kept; the same command goes on from there.")
+        return CancelledError.exit_code
+    except ImmunoRadiomicsError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except MemoryError:
+        _say("error: the memory is not enough. Close other programs, or run with --jobs 1.")
+        return 1
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        _say(f"error: {error.filename or 'a file'}: {error.strerror}. What was finished is kept.")
+        return 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import SOURCE_VERSION
+
+    parser = argparse.ArgumentParser(
+        prog="immunoradiomics",
+        description="Follow lesions and lungs on CT under immunotherapy, apply the response criteria, and weigh pseudoprogression, "
+        "hyperprogression and pneumonitis with honest uncertainty. Research use only.",
+    )
+    parser.add_argument("--version", action="version", version=f"immunoradiomics {SOURCE_VERSION}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="a simulated patient, start to finish")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo-output"), metavar="DIR", help="output folder (default: %(default)s)"
+    )
+    demo.add_argument("--size", choices=("full", "small"), default="full", help="512x512x300, or a quick small patient")
+    demo.add_argument("--patient-seed", type=int, default=DEMO_SEED, metavar="N", help="another virtual patient")
+    _add_run_options(demo)
+    demo.set_defaults(run=_demo)
+
+    analyze = commands.add_parser("analyze", help="a patient from study.yaml to the three flags and the report")
+    analyze.add_argument("study", type=Path, metavar="STUDY.yaml")
+    analyze.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    _add_run_options(analyze)
+    analyze.set_defaults(run=_analyze)
+
+    for stage, text in _STAGE_HELP.items():
+        command = commands.add_parser(stage, help=f"{text}: the pipeline up to this stage")
+        command.add_argument("study", type=Path, metavar="STUDY.yaml")
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+        _add_run_options(command, scene=False)
+        command.set_defaults(run=_stage, stage=stage)
+
+    _add_respond(commands)
+
+    simulate = commands.add_parser("simulate", help="a cohort of virtual patients with known truth")
+    simulate.add_argument("--patients", type=int, required=True, metavar="N")
+    simulate.add_argument("--seed", type=int, default=0, metavar="S")
+    simulate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    simulate.add_argument(
+        "--size", choices=("small", "full"), default="small", help="full is 512x512x300 (default: small)"
+    )
+    simulate.add_argument("--progress", choices=MODES, default="auto")
+    simulate.set_defaults(run=_simulate)
+
+    for name, text, run in (
+        ("models", "the classifier bundles and their cards", _models),
+        ("presets", "the extraction presets and their rationale", _presets),
+    ):
+        listing = commands.add_parser(name, help=text)
+        listing.add_argument("--json", action="store_true", help="for programs")
+        listing.set_defaults(run=run)
+    return parser
+
+
+def _add_respond(commands: Any) -> None:
+    from .response import table
+
+    respond = commands.add_parser(
+        "respond",
+        help="response criteria: of a table of measurements, or the pipeline up to this stage",
+        description="Apply the response criteria to a table of measurements or of visit responses; given a STUDY.yaml, run the "
+        "pipeline up to the response, with --out as the output folder.",
+    )
+    table.add_arguments(respond)
+    _add_run_options(respond, scene=False)
+    respond.set_defaults(run=_respond, stage="respond")
+
+
+def _respond(options: argparse.Namespace) -> int:
+    from .response import table
+
+    if options.measurements.suffix.lower() in (".yaml", ".yml"):
+        options.study = options.measurements
+        return _stage(options)
+    return table.run(options)
+
+
+def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> None:
+    parser.add_argument(
+        "--jobs", type=_positive, default=1, metavar="N", help="processes for the extraction (default: 1)"
+    )
+    parser.add_argument(
+        "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
+    )
+    parser.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
+    parser.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the intervals' random draws (default: 0)")
+    parser.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
+    if scene:
+        parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from .pipeline import Settings
+
+    return Settings(options.preset, options.lung_preset, options.engine, options.jobs, options.seed)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    return _run_analysis(options, options.study, _scene_writer(options))
+
+
+def _run_analysis(options: argparse.Namespace, study: Path, finish: Callable[..., Sequence[str]]) -> int:
+    from .pipeline import analyze
+
+    progress = display(options.progress)
+    result = analyze(study, options.out, settings=_settings(options), progress=progress, finish=finish)
+    for flag in result.flags:
+        _say(_flag_line(flag.flag, flag.status, flag.probability, flag.lower, flag.upper, flag.reason))
+    _say(f"Report: {options.out / 'report.html'}. Research use only.")
+    return _closing(result)
+
+
+def _flag_line(
+    name: str, status: str, probability: float | None, lower: float | None, upper: float | None, reason: str
+) -> str:
+    if status != "assessed" or probability is None or lower is None or upper is None:
+        return f"{name}: not assessable. {reason}"
+    return f"{name}: {probability:.0%} ({lower:.0%} to {upper:.0%}). {reason}"
+
+
+def _closing(result: Analysis | StageResult) -> int:
+    """Say in one line what could not be assessed as asked."""
+    failed = [record.timepoint for record in result.alignments if record.quality.verdict == "failed"]
+    if failed:
+        _say(
+            f"not assessed: {', '.join(failed)} could not be aligned with the baseline; see the warnings in the output."
+        )
+        return 1
+    return 0
+
+
+def _scene_writer(options: argparse.Namespace) -> Callable[[Analysis, Study, Path, Progress], Sequence[str]]:
+    def write(analysis: Analysis, study: Study, folder: Path, progress: Progress) -> Sequence[str]:
+        if options.no_scene:
+            return ()
+        from .scene import write_scene
+
+        try:
+            write_scene(analysis, study, folder, folder / "scene.mrb", progress=progress)
+        except MissingDependencyError as error:
+            return (f"scene.mrb was not written: {error}",)
+        return ()
+
+    return write
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from . import simulation
+    from .progress import part
+    from .workspace import Workspace, code_fingerprint, fingerprint
+
+    progress = display(options.progress)
+    scenario = simulation.demo_scenario()
+    key = fingerprint(code_fingerprint(), options.size, options.patient_seed)
+
+    def make(folder: Path) -> None:
+        patient = simulation.simulate_patient(
+            options.patient_seed, size=options.size, scenario=scenario, progress=part(progress, 0.0, 0.15)
+        )
+        simulation.write_patient(patient, folder, progress=part(progress, 0.15, 0.2))
+
+    with Workspace(options.out) as workspace:
+        folder, _ = workspace.step("virtual-patient", key, make)
+    write_scene = _scene_writer(options)
+
+    def finish(analysis: Analysis, study: Study, result: Path, progress: Progress) -> Sequence[str]:
+        warnings = write_scene(analysis, study, result, progress)
+        shutil.copytree(folder, result / "patient", copy_function=_link_or_copy)
+        return warnings
+
+    return _run_analysis(options, folder / "study.yaml", finish)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Give a large file a second name where the file system can, instead of copying it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from .pipeline import run_stage
+
+    if options.stage not in get_args(StageName):
+        raise InputError(f"{options.stage}: this is no stage.")
+    result = run_stage(
+        options.study, options.out, options.stage, settings=_settings(options), progress=display(options.progress)
+    )
+    _say(f"Written to {options.out}.")
+    return _closing(result)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from .simulation import simulate_cohort
+
+    if options.patients < 1:
+        raise InputError(f"--patients {options.patients}: at least one is needed.")
+    path = simulate_cohort(
+        options.patients, options.seed, options.out, size=options.size, progress=display(options.progress)
+    )
+    _say(f"Written: {path}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from .classifiers import list_bundles
+
+    cards = [bundle.card for bundle in list_bundles()]
+    if options.json:
+        print(json.dumps(cards, indent=1, ensure_ascii=False))
+        return 0
+    for card in cards:
+        print(f"{card['id']} {card['version']}  ({card['flag']}, {card['kind']})")
+        for title in ("population", "endpoint"):
+            print(_wrapped(f"{title}: {card[title]}"))
+        for limit in card["limits"]:
+            print(_wrapped(f"limit: {limit}"))
+        print()
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from .radiomics import load_preset, preset_names
+
+    presets = [load_preset(name) for name in preset_names()]
+    if options.json:
+        rows = [
+            {"name": item.name, "title": item.title, "rationale": item.rationale, "features": len(item.columns)}
+            for item in presets
+        ]
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    for item in presets:
+        print(f"{item.name}  ({len(item.columns)} features)  {item.title}")
+        print(_wrapped(item.rationale))
+        print()
+    return 0
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 110, initial_indent="  ", subsequent_indent="  ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
