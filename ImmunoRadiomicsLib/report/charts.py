@@ -116,7 +116,7 @@ def signed(value: float, digits: int = 0) -> str:
     return ("+" if value > 0 else "−") + text
 
 
-def _apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
+def spread_labels(wanted: Sequence[float], low: float, high: float) -> list[float]:
     """Return places as near as possible to those wanted and far enough apart to be read."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed: list[float] = []
@@ -182,7 +182,7 @@ def sum_chart(analysis: Analysis) -> Chart | None:
     if thresholds:
         _, _, nadir, progression = thresholds[-1]
         named += [("PD limit", y(progression))] + ([] if nadir == baseline else [("nadir", y(nadir))])
-    places = _apart([place for _, place in named], TOP, HEIGHT - BOTTOM)
+    places = spread_labels([place for _, place in named], TOP, HEIGHT - BOTTOM)
     said = ", ".join(dot.text for dot in dots)
     return Chart(
         title="Sum of target diameters",
@@ -219,7 +219,7 @@ def lesion_chart(analysis: Analysis) -> Chart | None:
     changes = [point[1] for *_, points in series for point in points]
     ticks = nice_ticks(min([*changes, -35.0]), max([*changes, 25.0]))
     y = _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    ends = _apart([y(points[-1][1]) for *_, points in series], TOP, HEIGHT - BOTTOM)
+    ends = spread_labels([y(points[-1][1]) for *_, points in series], TOP, HEIGHT - BOTTOM)
     lines = tuple(
         Line(
             label,

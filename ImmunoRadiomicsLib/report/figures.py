@@ -27,7 +27,7 @@ SMALLEST_FIELD_MM = 60.0
 LARGEST_FIELD_MM = 300.0
 OVERVIEW_PIXEL_MM = 1.0
 CHECKER_MM = 30.0
-AIR_HU = -1024.0
+OUTSIDE_HU = -3000.0
 BODY_HU = -400.0
 
 
@@ -286,6 +286,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
     window = window_for(lesion.organ)
     ids = {item.id for item in analysis.lesions}
     reference = _reference_centre(analysis, lesion)
+    at_baseline = _measured_centre(lesion.at(analysis.baseline)) is not None
     panels: list[Panel] = []
 
     def picture(
@@ -314,7 +315,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
                 timepoint=item.name,
                 view=view,
                 plane="axial",
-                png=material.encoder.png(window.grey(plane.cut(material.volumes[item.name], transform, AIR_HU))),
+                png=material.encoder.png(window.grey(plane.cut(material.volumes[item.name], transform, OUTSIDE_HU))),
                 width_mm=field,
                 height_mm=field,
                 scale_bar_mm=scale_bar_mm(field),
@@ -326,6 +327,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
     for item in material.shown:
         transform = material.transforms.get(item.name)
         centre = _measured_centre(lesion.at(item.name))
+        there = centre is not None
         how = "slice of its measurement"
         if item.name == analysis.baseline:
             if reference is not None:
@@ -335,7 +337,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
             centre, how = transform.TransformPoint(reference), "corresponding slice"
         if centre is not None:
             picture(item, "own", centre, None, how)
-        if reference is not None and transform is not None:
+        if reference is not None and transform is not None and (there or at_baseline):
             picture(item, "registered", reference, transform, "carried onto the slice of the baseline")
     if not panels:
         return None
@@ -463,7 +465,7 @@ def _overview(material: _Material) -> list[KeyImage]:
                 timepoint=item.name,
                 view="overview",
                 plane="coronal",
-                png=material.encoder.png(LUNG_WINDOW.grey(plane.cut(image, None, AIR_HU))),
+                png=material.encoder.png(LUNG_WINDOW.grey(plane.cut(image, None, OUTSIDE_HU))),
                 width_mm=width,
                 height_mm=height,
                 scale_bar_mm=scale_bar_mm(width),
@@ -484,7 +486,7 @@ def _alignment(material: _Material, item: TimepointRecord) -> KeyImage:
     panels = []
     for name in ("coronal", "axial"):
         plane = _whole_plane(name, baseline, centre)
-        fixed = FUSION_WINDOW.grey(plane.cut(baseline, None, AIR_HU))
+        fixed = FUSION_WINDOW.grey(plane.cut(baseline, None, OUTSIDE_HU))
         carried = plane.cut(material.volumes[item.name], material.transforms[item.name], np.nan)
         # Where the later scan does not reach, the baseline alone is shown, darkened, instead of a mismatch.
         scanned = np.isfinite(carried)

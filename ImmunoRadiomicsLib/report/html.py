@@ -299,7 +299,8 @@ def alignment_words(record: AlignmentRecord) -> str:
     if quality.expected_error_mm is not None:
         said += f"; expected median error {quality.expected_error_mm:.1f} mm"
     if quality.reasons:
-        said += ". " + "; ".join(quality.reasons)
+        reasons = "; ".join(quality.reasons).rstrip(".")
+        said += f". {reasons[:1].upper()}{reasons[1:]}"
     return said + "."
 
 

@@ -1,0 +1,375 @@
+import dataclasses
+import itertools
+import re
+from html.parser import HTMLParser
+
+import pytest
+from factories import DATES, LESIONS, example_analysis, example_images
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ImmunoRadiomicsLib.analysis import Kinetics
+from ImmunoRadiomicsLib.report import key_images, render_report, write_report
+from ImmunoRadiomicsLib.report.charts import (
+    LABEL_DISTANCE,
+    lesion_chart,
+    log_odds,
+    nice_ticks,
+    signed,
+    spread_labels,
+    sum_chart,
+    waterfall,
+)
+from ImmunoRadiomicsLib.report.html import css_string, number, pending_visit, percent, quantities, sourced
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr", "base", "area"}
+HOSTILE = "<script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element is closed in order, every attribute is kept."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.style = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        assert len(dict(attributes)) == len(attributes)
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return key_images(example_analysis(), *example_images(spacing=5.0))
+
+
+@pytest.fixture(scope="module")
+def page(images):
+    return Page(render_report(example_analysis(), images))
+
+
+def test_the_page_stands_alone(page):
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not page.all("iframe")
+    for tag, attributes in page.elements:
+        assert "src" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        if (target := attributes.get("href")) is not None:
+            allowed = "data:image/png;base64," if tag == "image" else ("#", "https://doi.org/10.")
+            assert target.startswith(allowed), target[:60]
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+    (policy,) = [item["content"] for item in page.all("meta") if item.get("http-equiv")]
+    assert "default-src 'none'" in policy
+
+
+def test_the_page_is_accessible(page):
+    assert page.all("html") == [{"lang": "en"}]
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
+    assert all(attributes.get("scope") in ("col", "row") for attributes in page.all("th"))
+    for attributes in page.all("svg"):
+        assert attributes.get("aria-hidden") == "true" or (
+            attributes["role"] == "img" and len(attributes["aria-label"]) > 20
+        )
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in page.all("a"):
+        assert not attributes["href"].startswith("#") or attributes["href"][1:] in ids
+    for _, attributes in page.elements:
+        assert attributes.get("aria-labelledby", ids[0]) in ids
+
+
+def test_every_flag_lesion_and_visit_is_there(page):
+    analysis = example_analysis()
+    for flag in analysis.flags:
+        assert flag.question in page.text
+        assert flag.reason in page.text
+        for item in (*flag.evidence, *flag.definitions):
+            for name, said in dataclasses.asdict(item).items():
+                if name != "use" and isinstance(said, str) and not re.search(r"10\.\d{4}|_", said):
+                    assert said in page.text, said
+        for said in flag.counterfactuals:
+            assert said in page.text
+    for visit in analysis.response.visits:
+        assert f"day {visit.day}, {DATES[visit.timepoint]}" in page.text
+        for said in (visit.rule, visit.irecist_rule, visit.confirmation, visit.recist, visit.irecist, visit.non_target):
+            assert said in page.text
+    rows = {name for name in LESIONS if f" {name} " in page.text}
+    assert rows == set(LESIONS)
+    for definition in (*analysis.response.hyperprogression, *analysis.response.dissociated):
+        assert page.text.count(definition.title) == 1
+    for said in (
+        analysis.research_use_only,
+        analysis.response.narrative,
+        *analysis.warnings,
+        *analysis.response.warnings,
+    ):
+        assert said in page.text
+    assert "51.8 (1)" in page.text
+    assert "12 % 5 % to 24 %" in page.text
+
+
+def test_pictures_are_embedded_with_their_outlines(page, images):
+    panels = [panel for item in images for panel in item.panels]
+    assert len(page.all("image")) == len(panels)
+    assert {attributes["aria-label"] for attributes in page.all("svg") if "aria-label" in attributes} >= {
+        panel.description for panel in panels
+    }
+    paths = {attributes["d"] for attributes in page.all("path")}
+    assert {contour.path for panel in panels for contour in panel.contours} <= paths
+
+
+def test_no_name_becomes_markup(images):
+    analysis = example_analysis()
+    lesion = dataclasses.replace(analysis.lesions[0], id=HOSTILE, organ='"><img src=x onerror=alert(1)>')
+    flag = dataclasses.replace(
+        analysis.flags[0],
+        reason=HOSTILE,
+        evidence=(dataclasses.replace(analysis.flags[0].evidence[0], source=f"doi:10.1000/{HOSTILE} \"onclick='x'"),),
+    )
+    hostile = dataclasses.replace(
+        analysis,
+        patient='</style><script>1</script>"; } body { background: url(http://x) } /*',
+        lesions=(lesion, *analysis.lesions[1:]),
+        flags=(flag,),
+        warnings=(HOSTILE,),
+        response=dataclasses.replace(analysis.response, narrative=HOSTILE),
+    )
+    panels = tuple(dataclasses.replace(item, title=HOSTILE, description=HOSTILE) for item in images[0].panels)
+    pictured = (dataclasses.replace(images[0], title=HOSTILE, panels=panels), *images[1:])
+    page = Page(render_report(hostile, pictured))
+    assert not page.all("script")
+    assert not page.all("img")
+    assert "url(" not in page.style
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count(HOSTILE) >= 6
+    assert hostile.patient in page.text
+
+
+@given(st.text(max_size=40))
+def test_a_css_string_holds_only_codes(text):
+    assert re.fullmatch(r"(\\[0-9a-f]+ )*", css_string(text))
+    assert "".join(chr(int(code, 16)) for code in re.findall(r"\\([0-9a-f]+) ", css_string(text))) == text
+
+
+@given(st.text(max_size=60))
+def test_a_source_keeps_its_words_and_no_markup(text):
+    page = Page(f"<p>{sourced(text)}</p>")
+    assert {tag for tag, _ in page.elements} <= {"p", "a"}
+
+
+def test_sources_link_their_dois():
+    assert str(sourced("see doi:10.1016/S1470-2045(17)30074-8.")) == (
+        'see <a href="https://doi.org/10.1016/S1470-2045(17)30074-8">doi:10.1016/S1470-2045(17)30074-8</a>.'
+    )
+    assert str(sourced("https://doi.org/10.1000/a_b, PMID 1 & 2")).endswith("doi:10.1000/a_b</a>, PMID 1 &amp; 2")
+    assert str(sourced("Zhao 2022")) == "Zhao 2022"
+
+
+def test_the_banner_stands_only_while_progression_is_unconfirmed():
+    analysis = example_analysis()
+    assert pending_visit(analysis).timepoint == "followup-2"
+    assert "Progression waits for confirmation" in render_report(analysis, ())
+    first, second = analysis.response.visits
+
+    def after(*visits):
+        return dataclasses.replace(analysis, response=dataclasses.replace(analysis.response, visits=visits))
+
+    for letter in ("iCPD", "iSD", "iPR", "iCR"):
+        later = dataclasses.replace(second, day=130, irecist=letter)
+        assert pending_visit(after(first, second, later)) is None
+        assert "Progression waits for confirmation" not in render_report(after(first, second, later), ())
+    unread = dataclasses.replace(second, day=130, irecist="NE")
+    assert pending_visit(after(first, second, unread)) == second
+    assert pending_visit(after()) is None
+
+
+def test_a_patient_of_whom_nothing_is_known_has_a_page(tmp_path):
+    analysis = example_analysis()
+    response = dataclasses.replace(
+        analysis.response,
+        visits=(),
+        best_recist="",
+        best_recist_confirmed="",
+        best_irecist="",
+        progression_day=None,
+        kinetics=Kinetics(),
+        hyperprogression=(),
+        dissociated=(),
+        warnings=(),
+        narrative="",
+    )
+    flags = tuple(
+        dataclasses.replace(
+            flag,
+            status="not assessable",
+            probability=None,
+            lower=None,
+            upper=None,
+            prior=None,
+            prior_lower=None,
+            prior_upper=None,
+            evidence=(),
+            counterfactuals=(),
+            definitions=(),
+        )
+        for flag in analysis.flags
+    )
+    bare = dataclasses.replace(
+        analysis,
+        tumour=None,
+        treatment_start_day=None,
+        alignments=(),
+        lesions=(),
+        lungs=(),
+        lung_changes=(),
+        features=(),
+        deltas=(),
+        response=response,
+        flags=flags,
+        context=(),
+        warnings=(),
+    )
+    page = Page(render_report(bare, ()))
+    assert "No warning was raised." in page.text
+    assert "None" not in page.text.replace("None could be computed", "")
+    assert not re.search(r"\bnan\b", page.text)
+
+
+def test_writing_is_whole_and_repeatable(tmp_path, images):
+    analysis = example_analysis()
+    write_report(analysis, images, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(analysis, images)
+    assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "–"), (float("nan"), "–"), (0.004, "below 1 %"), (0.118, "12 %"), (0.995, "above 99 %"), (0.99, "99 %")],
+)
+def test_probabilities_never_claim_certainty(value, said):
+    assert percent(value) == said
+
+
+def test_numbers_are_said_as_the_field_says_them():
+    assert [number(-12.34), number(None), number(float("nan")), number(-0.01)] == ["−12.3", "–", "–", "0.0"]
+    assert [signed(12.4), signed(-3.0), signed(0.2), signed(-0.04, 1)] == ["+12", "−3", "0", "0.0"]
+    assert quantities(
+        {"tgr_ratio": 1.184, "increase_mm": -9.74, "tgr_difference_percent_per_month": 3.0, "delay_days": None}
+    ) == (
+        "TGR ratio 1.184",
+        "increase −9.74 mm",
+        "TGR difference 3 % per month",
+        "delay not known",
+    )
+
+
+def test_the_sum_chart_shows_the_thresholds_of_the_criteria():
+    analysis = example_analysis()
+    chart = sum_chart(analysis)
+    low, high = chart.y_ticks[0], chart.y_ticks[-1]
+
+    def millimetres(place: float) -> float:
+        share = (place - low.at) / (high.at - low.at)
+        return float(low.label) + share * (float(high.label) - float(low.label))
+
+    baseline = analysis.response.visits[0].baseline_mm
+    levels = {
+        kind: [millimetres(item.y) for item in chart.guides if item.kind == kind]
+        for kind in ("baseline", "response", "nadir", "progression")
+    }
+    assert levels["baseline"] == [pytest.approx(baseline)]
+    assert levels["response"] == [pytest.approx(0.7 * baseline)]
+    assert levels["nadir"] == pytest.approx([baseline, baseline])
+    assert levels["progression"] == pytest.approx([1.2 * baseline] * 2)
+    sums = [millimetres(dot.y) for dot in chart.lines[0].dots]
+    assert sums == pytest.approx([baseline, *(visit.sum_mm for visit in analysis.response.visits)])
+
+
+def test_small_sums_need_five_millimetres_to_progress():
+    analysis = example_analysis()
+    visit = dataclasses.replace(analysis.response.visits[0], sum_mm=12.0, baseline_mm=10.0, nadir_mm=10.0)
+    chart = sum_chart(dataclasses.replace(analysis, response=dataclasses.replace(analysis.response, visits=(visit,))))
+    low, high = chart.y_ticks[0], chart.y_ticks[-1]
+    (limit,) = [item.y for item in chart.guides if item.kind == "progression"]
+    share = (limit - low.at) / (high.at - low.at)
+    assert float(low.label) + share * (float(high.label) - float(low.label)) == pytest.approx(15.0)
+
+
+def test_the_lesion_chart_counts_from_the_baseline_or_from_the_first_measurement():
+    chart = lesion_chart(example_analysis())
+    lines = {line.label: line for line in chart.lines}
+    assert set(lines) == {"L1", "L2", "N1", "H1", "L5 (new)"}
+    assert lines["L1"].dots[3].text == "L1, day 98: 51.8 mm (+35 %)"
+    assert lines["N1"].dots[1].text == "N1, day 0: 17.4 mm (0 %)"
+    assert [dot.text for dot in lines["L5 (new)"].dots] == ["L5, day 98: 14.3 mm (0 %)"]
+    assert all(chart.top <= dot.y <= chart.bottom for line in chart.lines for dot in line.dots)
+
+
+@given(st.lists(st.floats(20, 260), min_size=1, max_size=15))
+def test_labels_never_overlap(wanted):
+    placed = spread_labels(wanted, 16.0, 270.0)
+    order = sorted(placed)
+    assert all(later - earlier >= LABEL_DISTANCE - 1e-9 for earlier, later in itertools.pairwise(order))
+    assert max(placed) <= 270.0 + 1e-9
+    by_wish = [place for _, place in sorted(zip(wanted, placed, strict=True))]
+    assert by_wish == sorted(by_wish)
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
+def test_ticks_cover_the_range_with_few_round_numbers(low, span):
+    ticks = nice_ticks(low, low + span)
+    assert ticks[0] <= low + 1e-6 * span
+    assert ticks[-1] >= low + span - 1e-6 * span
+    assert 2 <= len(ticks) <= 9
+
+
+def test_the_waterfall_leads_from_the_prior_to_the_result():
+    flag = example_analysis().flags[1]
+    fall = waterfall(flag)
+    used = [item for item in flag.evidence if item.use == "used"]
+    bars = [step for step in fall.steps if step is not None]
+    assert len(bars) == len(used) == 3
+    assert bars[0].start == pytest.approx(fall.prior.end)
+    assert all(later.start == pytest.approx(earlier.end) for earlier, later in itertools.pairwise(bars))
+    scale = (fall.result.end - fall.prior.end) / (log_odds(flag.probability) - log_odds(flag.prior))
+    for bar, item in zip(bars, used, strict=True):
+        assert bar.end - bar.start == pytest.approx(scale * item.log_odds)
+    total = log_odds(flag.prior) + sum(item.log_odds for item in used)
+    assert fall.remainder_log_odds == pytest.approx(log_odds(flag.probability) - total)
+    assert (fall.remainder is None) == (abs(fall.remainder_log_odds) < 0.02)
+    shifted = waterfall(dataclasses.replace(flag, probability=0.5))
+    assert shifted.remainder.end == pytest.approx(shifted.result.end)
+    assert waterfall(example_analysis().flags[2]) is None
