@@ -1,0 +1,182 @@
+"""Whether a patient is inside what a bundle was made for; every doubt is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..analysis import Lesion, LesionObservation
+from .bundles import Bundle
+from .case import Case
+from .distance import share_farther_out
+from .engine import Reading
+
+Verdict = Literal["applicable", "caution", "not assessable"]
+
+# Aerated adult lungs at inspiration; smaller ones are a child's, collapsed or cut off. The mean density also tells a CT in HU
+# from an MRI, whose values are never negative.
+LUNG_VOLUME_ML = (2500.0, 11000.0)
+LUNG_MEAN_HU = (-950.0, -500.0)
+LESION_MEAN_HU = (-900.0, 300.0)
+# RECIST 1.1 measures on slices of at most 5 mm (doi:10.1016/j.ejca.2008.10.026).
+SLICE_LIMIT_MM = 5.0
+ADULT_YEARS = 18.0
+# One of twenty patients like those of the fitting data lies farther out than this by chance.
+FAR_OUT_SHARE = 0.05
+MISSING_SHARE = 0.5
+SMALL_LESION_VOXELS = 20
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason against using a bundle for this patient."""
+
+    severity: Literal["caution", "not assessable"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Applicability:
+    """The verdict and every reason for it."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, doubts: Iterable[Doubt]) -> Applicability:
+        """Judge by the gravest doubt; reasons in the order given, each once."""
+        found = tuple(doubts)
+        verdict: Verdict = "applicable"
+        if found:
+            grave = any(item.severity == "not assessable" for item in found)
+            verdict = "not assessable" if grave else "caution"
+        return cls(verdict, tuple(dict.fromkeys(item.text for item in found)))
+
+
+def patient_doubts(case: Case) -> Iterator[Doubt]:
+    """Yield what speaks against any evidence from adults on CT: age, lungs, slice thickness, density scale."""
+    age = case.study.clinical.age
+    if age is not None and age < ADULT_YEARS:
+        yield Doubt("not assessable", f"the patient is {age:g} years old and the evidence is from adults")
+    lungs = case.baseline_lungs
+    if lungs is None:
+        yield Doubt("caution", "no lungs were found at baseline, so the density scale could not be checked against air")
+    else:
+        low, high = LUNG_VOLUME_ML
+        if not low <= lungs.volume_ml <= high:
+            yield Doubt(
+                "caution",
+                f"the lungs at baseline hold {lungs.volume_ml:,.0f} ml, outside the {low:,.0f}-{high:,.0f} ml of adults "
+                "at inspiration",
+            )
+        if not LUNG_MEAN_HU[0] <= lungs.mean_hu <= LUNG_MEAN_HU[1]:
+            yield Doubt(
+                "not assessable",
+                f"the lungs have a mean of {lungs.mean_hu:.0f} HU, which no aerated lung on CT has: is this a CT in HU?",
+            )
+    for record in case.timepoints:
+        if max(record.spacing_mm) > SLICE_LIMIT_MM:
+            yield Doubt(
+                "caution",
+                f"{record.name} has slices of {max(record.spacing_mm):g} mm, thicker than the {SLICE_LIMIT_MM:g} mm that "
+                "measurements are made on",
+            )
+
+
+def alignment_doubts(case: Case, timepoint: str) -> Iterator[Doubt]:
+    """Yield what the alignment of a follow-up makes doubtful."""
+    record = next((item for item in case.alignments if item.timepoint == timepoint), None)
+    if record is None:
+        yield Doubt(
+            "caution",
+            f"{timepoint} was not aligned with the baseline, so its lesions could not be followed by position",
+        )
+    elif record.quality.verdict != "good":
+        why = f" ({'; '.join(record.quality.reasons)})" if record.quality.reasons else ""
+        yield Doubt("caution", f"the alignment of {timepoint} is {record.quality.verdict}{why}")
+        propagated = any(
+            observation is not None and observation.source == "propagated"
+            for observation in (lesion.at(timepoint) for lesion in case.lesions)
+        )
+        if record.quality.verdict == "failed" and propagated:
+            yield Doubt("not assessable", f"the contours of {timepoint} were carried over by an alignment that failed")
+
+
+def lesion_doubts(lesions: Sequence[Lesion], timepoint: str) -> Iterator[Doubt]:
+    """Yield what in the contours of the given lesions at one time point needs a person's eye."""
+    for lesion in lesions:
+        observation = lesion.at(timepoint)
+        if observation is None or observation.status != "measured":
+            continue
+        where = f"{lesion.id} at {timepoint}"
+        if observation.check:
+            yield Doubt("caution", f"{where}: {observation.check}")
+        if observation.source == "propagated":
+            yield Doubt("caution", f"{where}: the contour was carried over from the baseline and not drawn")
+        if observation.voxels is not None and observation.voxels < SMALL_LESION_VOXELS:
+            yield Doubt("caution", f"{where} has only {observation.voxels} voxels")
+        if observation.mean_hu is not None and not LESION_MEAN_HU[0] <= observation.mean_hu <= LESION_MEAN_HU[1]:
+            yield Doubt("caution", f"{where} has a mean of {observation.mean_hu:.0f} HU, which no tumour has")
+        if _implausible(observation):
+            yield Doubt(
+                "caution", f"{where}: volume and diameter do not belong to one compact lesion; check the contour"
+            )
+
+
+def input_doubts(bundle: Bundle, readings: Mapping[str, Reading]) -> Iterator[Doubt]:
+    """Yield what lies outside the ranges and the joint distribution that the card declares, and what is missing."""
+    known = {name: item.value for name, item in readings.items() if item.value is not None}
+    lacking = []
+    for spec in bundle.card.inputs:
+        value = known.get(spec.name)
+        if value is None:
+            lacking.append(spec)
+            continue
+        below = spec.low is not None and value < spec.low - 1e-9
+        above = spec.high is not None and value > spec.high + 1e-9
+        if below or above:
+            low = "" if spec.low is None else f"{spec.low:g}"
+            high = "" if spec.high is None else f"{spec.high:g}"
+            yield Doubt(
+                "caution",
+                f"{spec.title} is {value:.3g} {spec.unit}, outside {low} to {high}, the range of the evidence",
+            )
+    for spec in lacking:
+        if spec.required:
+            yield Doubt("not assessable", f"{spec.title} is not known and the answer rests on it")
+    optional = [spec for spec in bundle.card.inputs if not spec.required]
+    gaps = [spec for spec in lacking if not spec.required]
+    if optional and len(gaps) > MISSING_SHARE * len(optional):
+        names = ", ".join(spec.name for spec in gaps)
+        yield Doubt(
+            "caution",
+            f"{len(gaps)} of {len(optional)} optional inputs are not known ({names}): the answer is mostly the prior",
+        )
+    yield from _distance_doubts(bundle, known)
+
+
+def _distance_doubts(bundle: Bundle, known: Mapping[str, float]) -> Iterator[Doubt]:
+    regression = bundle.model.regression if bundle.model else None
+    if regression is None or not all(name in known for name in regression.distance_inputs):
+        return
+    limits = dict(zip(regression.inputs, regression.upper_limits, strict=True))
+    values = []
+    for name in regression.distance_inputs:
+        limit = limits[name]
+        values.append(known[name] if limit is None else min(known[name], limit))
+    share = share_farther_out(values, regression.location, regression.scatter)
+    if share < FAR_OUT_SHARE:
+        yield Doubt(
+            "caution",
+            f"{', '.join(regression.distance_inputs)} together are unusual: {100 * share:.1g} % of the fitting data lie farther out",
+        )
+
+
+def _implausible(observation: LesionObservation) -> bool:
+    if observation.volume_ml is None or observation.long_axis_mm is None or observation.long_axis_mm <= 0:
+        return False
+    # The long axis is axial: a lesion may be up to three times as long in the third direction.
+    ball_ml = math.pi / 6 * observation.long_axis_mm**3 / 1000
+    return not 0.02 <= observation.volume_ml / ball_ml <= 3.0

@@ -1,0 +1,326 @@
+"""Bundles: a folder with a card and a model, verified before use.
+
+``card.json`` says what the model is for, what it was made from and how well it did; it names every model file with its
+SHA-256. A bundle is refused, with every reason, when a file is missing or changed, the card or the model does not have the
+expected form, was written by a later version, uses an input that the card does not declare, or cites a source that the card does not list.
+Models are data, never code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import sha256_of, write_text
+from ..resources import resource
+from ..serialise import from_json
+from .model import MODEL_VERSION, EvidenceModel
+
+CARD_VERSION = "1.0"
+CARD_FILE = "card.json"
+EVIDENCE_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a model: ``low`` and ``high`` are the range it was made for; None where there is no bound."""
+
+    name: str
+    title: str
+    unit: str
+    low: float | None
+    high: float | None
+    required: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where numbers come from: ``reference`` is a DOI, a PMID or the file they were fitted on."""
+
+    id: str
+    citation: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """The patients (or lesions) and events that the fitted part was made from; None where nothing was fitted."""
+
+    patients: int | None
+    events: int | None
+    description: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How well a model did, and how that was found out."""
+
+    auc: Figure
+    calibration_slope: float | None
+    calibration_intercept: float | None
+    brier: float | None
+    scheme: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Performance inside and outside the fitting data; None where it was not or cannot be measured."""
+
+    internal: Performance | None
+    external: Performance | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a bundle is, in the words and numbers that a user must see."""
+
+    card_version: str
+    id: str
+    version: str
+    title: str
+    flag: Literal["pseudoprogression", "hyperprogression", "pneumonitis"]
+    kind: Literal["evidence", "linear", "sklearn"]
+    purpose: str
+    endpoint: str
+    population: str
+    inputs: tuple[InputSpec, ...]
+    sources: tuple[Source, ...]
+    training: Training
+    validation: Validation
+    reported: str
+    limits: tuple[str, ...]
+    licence: str
+    sha256: dict[str, str]
+
+    def source(self, identifier: str) -> Source:
+        """Return a source by id; KeyError if there is none."""
+        for item in self.sources:
+            if item.id == identifier:
+                return item
+        raise KeyError(identifier)
+
+    def cite(self, identifier: str) -> str:
+        """Return a source as one line."""
+        source = self.source(identifier)
+        return f"{source.citation} ({source.reference})"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. ``model`` is None for the trained kinds, whose files are read by their own loader."""
+
+    folder: Path
+    card: Card
+    model: EvidenceModel | None
+
+
+def shipped_bundles() -> tuple[Path, ...]:
+    """Return the folders of the bundles that come with the software."""
+    return tuple(sorted(path.parent for path in resource("Classifiers").glob(f"*/{CARD_FILE}")))
+
+
+def list_bundles(folder: Path | None = None) -> tuple[Bundle, ...]:
+    """Load every bundle of a folder, by default the shipped ones, in the order of their ids.
+
+    Raises
+    ------
+    InputError
+        If one of them is damaged.
+    """
+    paths = shipped_bundles() if folder is None else sorted(item.parent for item in folder.glob(f"*/{CARD_FILE}"))
+    return tuple(load_bundle(path) for path in paths)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify a bundle folder.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, unsafe or from a later version; every reason that can be told at once is listed.
+    """
+    path = Path(path)
+    card_path = path / CARD_FILE
+    card = _read(Card, card_path, "card_version", CARD_VERSION)
+    problems = [f"{card_path}: {text}" for text in _card_problems(card)]
+    problems += _file_problems(path, card)
+    if problems:
+        raise InputError(problems)
+    if card.kind != "evidence":
+        return Bundle(path, card, None)
+    model_path = path / EVIDENCE_FILE
+    model = _read(EvidenceModel, model_path, "model_version", MODEL_VERSION)
+    if problems := [f"{model_path}: {text}" for text in _model_problems(card, model)]:
+        raise InputError(problems)
+    return Bundle(path, card, model)
+
+
+def seal_bundle(path: Path) -> None:
+    """Write the SHA-256 of every model file of a bundle into its card.
+
+    Raises
+    ------
+    InputError
+        If the card cannot be read, or the folder has no model file.
+    """
+    card_path = path / CARD_FILE
+    card = _parse(card_path)
+    files = sorted(item.name for item in path.iterdir() if item.is_file() and item.name != CARD_FILE)
+    if not files:
+        raise InputError(f"{path}: the bundle has no model file; put it beside {CARD_FILE}.")
+    card["sha256"] = {name: sha256_of(path / name) for name in files}
+    write_text(card_path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read(kind: Any, path: Path, version_key: str, version: str) -> Any:
+    data = _parse(path)
+    written = data.get(version_key)
+    if isinstance(written, str) and _is_later(written, version):
+        raise InputError(
+            f"{path}: {version_key} is {written}, this software reads up to {version}; install a newer version of it."
+        )
+    if written != version:
+        raise InputError(f"{path}: {version_key} is {written!r}; {version!r} is needed.")
+    return from_json(kind, data, str(path))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not a number")
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); a bundle is a folder with {CARD_FILE}."
+        ) from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: is no valid JSON ({error}); fetch the bundle again.") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a JSON object is needed.")
+    return data
+
+
+def _is_later(written: str, known: str) -> bool:
+    try:
+        return tuple(map(int, written.split("."))) > tuple(map(int, known.split(".")))
+    except ValueError:
+        return False
+
+
+def _card_problems(card: Card) -> Iterator[str]:
+    names = [item.name for item in card.inputs]
+    sources = [item.id for item in card.sources]
+    for what, values in (("input", names), ("source", sources)):
+        for value in sorted({item for item in values if values.count(item) > 1}):
+            yield f"the {what} {value!r} is listed twice."
+    for item in card.sources:
+        if not item.citation.strip() or not item.reference.strip():
+            yield f"the source {item.id!r} has no citation or no reference."
+    for spec in card.inputs:
+        if spec.source not in sources:
+            yield f"the input {spec.name!r} cites {spec.source!r}, which is not among the sources."
+        if spec.low is not None and spec.high is not None and spec.low > spec.high:
+            yield f"the input {spec.name!r} has low {spec.low} above high {spec.high}."
+    if card.training.source not in sources:
+        yield f"the training data cite {card.training.source!r}, which is not among the sources."
+    if card.kind == "evidence" and EVIDENCE_FILE not in card.sha256:
+        yield f"sha256 does not name {EVIDENCE_FILE}."
+
+
+def _file_problems(folder: Path, card: Card) -> Iterator[str]:
+    if not card.sha256:
+        yield f"{folder / CARD_FILE}: sha256 names no model file."
+    for name, expected in card.sha256.items():
+        path = folder / name
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+            yield f"{folder / CARD_FILE}: sha256 names {name!r}; a plain file name is needed."
+        elif path.is_symlink() or not path.is_file():
+            yield f"{path}: is named by the card and missing; fetch the bundle again."
+        elif sha256_of(path) != expected:
+            yield f"{path}: was changed after the card was sealed (its SHA-256 differs); fetch the bundle again."
+
+
+def _model_problems(card: Card, model: EvidenceModel) -> Iterator[str]:
+    if model.flag != card.flag:
+        yield f"the model answers {model.flag}, the card {card.flag}."
+    declared = {item.name for item in card.inputs}
+    for name in model.inputs:
+        if name not in declared:
+            yield f"the model reads {name!r}, which the card does not declare as an input."
+    sources = {item.id for item in card.sources}
+    parts: list[Any] = [*model.priors, *model.terms, *model.tests, *model.limits, *model.context, model.levels]
+    parts += [item for item in (model.regression, model.shrinkage, model.measurement_error) if item is not None]
+    for part in parts:
+        if part.source not in sources:
+            yield f"{getattr(part, 'id', type(part).__name__)} cites {part.source!r}, which the card does not list."
+    yield from _number_problems(model)
+    if model.regression is not None:
+        yield from _regression_problems(model)
+
+
+def _number_problems(model: EvidenceModel) -> Iterator[str]:
+    for item in (*model.priors, *model.limits):
+        if not 0 < item.lower <= item.probability <= item.upper < 1:
+            yield f"{item.lower}, {item.probability}, {item.upper} are no rising probabilities between 0 and 1."
+    for term in model.terms:
+        bounds = [value for value in (term.lower, term.ratio, term.upper) if value is not None]
+        if min(bounds) <= 0 or bounds != sorted(bounds):
+            yield f"{term.id}: the ratio and its bounds must be positive and in order."
+        if not term.adjusted and model.shrinkage is None:
+            yield f"{term.id}: is not adjusted, and the model has no shrinkage."
+        if term.form == "per unit" and (term.origin is None or term.direction is None):
+            yield f"{term.id}: a ratio per unit needs an origin and a direction."
+        if term.measure == "risk ratio" and (term.at_risk is None or not 0 < term.at_risk * term.ratio < 1):
+            yield f"{term.id}: a ratio of risks needs the risk at which it was measured."
+    for test in model.tests:
+        if not (0 <= test.hits <= test.cases and 0 <= test.rejections <= test.others and test.cases and test.others):
+            yield f"{test.id}: the counts do not fit together."
+
+
+def _regression_problems(model: EvidenceModel) -> Iterator[str]:
+    regression = model.regression
+    if regression is None:
+        return
+    size = len(regression.inputs)
+    lists = (
+        regression.titles,
+        regression.coefficients,
+        regression.origins,
+        regression.spreads,
+        regression.upper_limits,
+    )
+    if any(len(item) != size for item in lists):
+        yield "the lists of the regression differ in length from its inputs."
+    for name, matrix, width in (
+        ("covariance", regression.covariance, size + (regression.intercept is not None)),
+        ("scatter", regression.scatter, len(regression.distance_inputs)),
+    ):
+        if len(matrix) != width or any(len(row) != width for row in matrix):
+            yield f"the {name} of the regression is not {width} x {width}."
+            continue
+        values = np.array(matrix, dtype=float)
+        if not np.allclose(values, values.T) or not math.isfinite(values.sum()) or np.linalg.eigvalsh(values)[0] <= 0:
+            yield f"the {name} of the regression is not symmetric and positive definite."
+    if len(regression.location) != len(regression.distance_inputs):
+        yield "the location of the regression differs in length from its distance inputs."
+    if not set(regression.distance_inputs) <= set(regression.inputs):
+        yield "a distance input of the regression is not among its inputs."
