@@ -1,0 +1,151 @@
+"""Wrong input: one message for each problem, exit code 2, and no output folder left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ImmunoRadiomicsLib.cli import main
+
+SHAPE = (10, 24, 30)
+STUDY = """\
+patient: P001
+timepoints:
+  - {name: baseline, date: 2024-01-10, ct: ct1.nrrd, segmentation: seg1.nrrd}
+  - {name: followup-1, date: 2024-03-12, ct: ct2.nrrd, segmentation: seg2.nrrd}
+lesions:
+  - {segment: L1, organ: lung, role: target}
+"""
+
+
+def image(values: np.ndarray) -> sitk.Image:
+    result = sitk.GetImageFromArray(values)
+    if result.GetDimension() == 3:
+        result.SetSpacing((0.8, 0.8, 2.5))
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).normal(-400, 100, SHAPE).astype(np.int16)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3:6, 5:10, 5:10] = 1
+    for number in (1, 2):
+        sitk.WriteImage(image(values), tmp_path / f"ct{number}.nrrd")
+        sitk.WriteImage(image(mask), tmp_path / f"seg{number}.nrrd")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def edit(old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "study.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
+
+
+def replace_image(name: str, change: Callable[[sitk.Image], sitk.Image]) -> Callable[[Path], None]:
+    return lambda folder: sitk.WriteImage(change(sitk.ReadImage(folder / name)), folder / name)
+
+
+def with_nan(volume: sitk.Image) -> sitk.Image:
+    values = sitk.GetArrayFromImage(volume).astype(np.float32)
+    values[2, 3, 4] = np.nan
+    return image(values)
+
+
+def without_spacing(folder: Path) -> None:
+    values = sitk.GetArrayFromImage(sitk.ReadImage(folder / "ct2.nrrd"))
+    sizes = " ".join(map(str, values.shape[::-1]))
+    header = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {sizes}\nendian: little\nencoding: raw\n\n"
+    (folder / "ct2.nrrd").write_bytes(header.encode() + values.astype("<i2").tobytes())
+
+
+MISTAKES = {
+    "a missing image": (lambda folder: (folder / "ct2.nrrd").unlink(), "ct2.nrrd"),
+    "a missing segmentation": (lambda folder: (folder / "seg2.nrrd").unlink(), "seg2.nrrd"),
+    "a mask on another grid": (replace_image("seg2.nrrd", lambda mask: sitk.Expand(mask, [2, 2, 1])), "another grid"),
+    "an empty mask": (replace_image("seg1.nrrd", lambda mask: mask * 0), "is empty"),
+    "an empty mask at the follow-up": (replace_image("seg2.nrrd", lambda mask: mask * 0), "no_visible_lesions"),
+    "two time points on one date": (edit("2024-03-12", "2024-01-10"), "same date"),
+    "a follow-up before the baseline": (edit("2024-03-12", "2023-12-01"), "before the baseline"),
+    "an image with NaN": (replace_image("ct1.nrrd", with_nan), "not a number"),
+    "an image of two dimensions": (replace_image("ct1.nrrd", lambda volume: volume[:, :, 0]), "two-dimensional"),
+    "a lesion that no segmentation has": (edit("segment: L1", "segment: L7"), "`L7` is in no segmentation"),
+    "a malformed YAML": (edit("patient: P001", "patient: [P001"), "malformed"),
+    "an unknown key": (edit("patient: P001", "patient: P001\nanatomy: chest"), "unknown key `anatomy`"),
+    "an image without spacing": (without_spacing, "no voxel spacing"),
+    "a CT that is not in HU": (replace_image("ct1.nrrd", lambda volume: volume + 1024), "not in HU"),
+    "one time point only": (
+        edit("  - {name: followup-1, date: 2024-03-12, ct: ct2.nrrd, segmentation: seg2.nrrd}\n", ""),
+        "at least two",
+    ),
+    "a study that does not exist": (lambda folder: (folder / "study.yaml").unlink(), "study.yaml"),
+}
+
+
+def messages(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
+    before = sorted(os.listdir(folder))
+    code = main(["analyze", str(folder / "study.yaml"), "--out", str(folder / "out"), "--progress", "off", *options])
+    assert code == 2
+    assert sorted(os.listdir(folder)) == before
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_mistake_is_one_message(folder: Path, capsys: pytest.CaptureFixture[str], mistake: str) -> None:
+    spoil, expected = MISTAKES[mistake]
+    spoil(folder)
+    said = messages(folder, capsys)
+    # A mask is read on the grid of its image, so a spoilt image may spoil its mask too: only the image is said.
+    assert len(said) == 1, said
+    assert expected in said[0]
+
+
+def test_all_problems_are_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for mistake in (
+        "an unknown key",
+        "two time points on one date",
+        "a CT that is not in HU",
+        "an empty mask at the follow-up",
+    ):
+        MISTAKES[mistake][0](folder)
+    said = "\n".join(messages(folder, capsys))
+    for expected in ("unknown key", "same date", "not in HU", "is empty"):
+        assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--preset", "no-such-preset"), "no-such-preset"),
+        (("--engine", "magic"), "magic"),
+    ],
+)
+def test_a_wrong_option(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], expected: str
+) -> None:
+    said = messages(folder, capsys, *options)
+    assert len(said) == 1
+    assert expected in said[0]
+
+
+def test_a_follow_up_with_contours_but_a_baseline_without(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit("ct: ct1.nrrd, segmentation: seg1.nrrd", "ct: ct1.nrrd")(folder)
+    (said,) = messages(folder, capsys)
+    assert "every lesion would count as new" in said
+
+
+def test_an_output_folder_with_other_files_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "thesis.docx").touch()
+    (said,) = messages(folder, capsys)
+    assert "holds other files" in said
+    assert os.listdir(folder / "out") == ["thesis.docx"]
