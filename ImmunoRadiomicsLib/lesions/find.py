@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from .geometry import (
 from .lungs import measure_lungs
 from .measurement import Measurement, measure, significant_parts
 from .names import is_organ
+from .propagation import propagate
 from .regions import RINGS_MM, OrganProposal, lesion_regions, lung_region, propose_organ, region_problem, within
 from .roles import Candidate, propose_roles
 
@@ -64,8 +65,14 @@ class _Visit:
     anatomy: sitk.Image
     transform: sitk.Transform | None
     segments: dict[str, Crop]
-    source: Source
-    readable: bool
+    source: Source = "given"
+    checks: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def readable(self) -> bool:
+        """Whether lesions without a contour can be said to be absent."""
+        return bool(self.segments) or self.timepoint.no_visible_lesions or self.source == "propagated"
 
 
 def lesion_segments(segmentation: Segmentation, specs: Sequence[LesionSpec] = ()) -> dict[str, Crop]:
@@ -90,8 +97,6 @@ def find(
     anatomies: Mapping[str, sitk.Image],
     transforms: Mapping[str, sitk.Transform],
     *,
-    propagated: Sequence[str] = (),
-    checks: Mapping[str, Mapping[str, str]] | None = None,
     local_alignment: LocalAlignment | None = None,
     edits: Sequence[LinkEdit] = (),
     rings: Sequence[tuple[float, float]] = RINGS_MM,
@@ -102,46 +107,25 @@ def find(
     Parameters
     ----------
     volumes, segmentations, anatomies
-        By name of the time point, all on that time point's grid. A segmentation that is None or has no lesion, at a time
-        point that is not said to show none, makes its lesions "not evaluated".
+        By name of the time point, all on that time point's grid. Where a segmentation is None, the contours of the baseline
+        are carried over and fitted to the image. Where it has no lesion, although the time point is not said to show
+        none, lesions are "not evaluated".
     transforms
         By name of the time point, from positions of the baseline to positions of that time point (LPS). The baseline
-        has none.
-    propagated
-        The time points whose contours were carried over from the baseline.
-    checks
-        By time point and segment, why a person should look at a contour.
+        has none. A time point without one (its alignment failed) is compared as if it were already aligned, and
+        nothing is carried over to it.
     edits
         Links between segments and lesions that a person has set.
     rings
         The (inner, outer) distances in mm of the rings around each lesion.
     """
     baseline = study.baseline.name
-    visits = []
-    for index, timepoint in enumerate(study.timepoints):
-        progress(0.1 * index / len(study.timepoints), f"Lesions: contours of {timepoint.name}")
-        segmentation = segmentations.get(timepoint.name)
-        segments = lesion_segments(segmentation, study.lesions) if segmentation is not None else {}
-        visits.append(
-            _Visit(
-                timepoint,
-                volumes[timepoint.name],
-                anatomies[timepoint.name],
-                None if timepoint.name == baseline else transforms.get(timepoint.name),
-                segments,
-                "propagated" if timepoint.name in propagated else "given",
-                bool(segments) or timepoint.no_visible_lesions or timepoint.name in propagated,
-            )
-        )
-    warnings = [
-        f"{visit.timepoint.name}: there is no contour of any lesion; its lesions are not evaluated."
-        for visit in visits
-        if not visit.readable
-    ]
-    progress(0.1, "Lesions: following them over time")
+    visits = _visits(study, volumes, segmentations, anatomies, transforms, part(progress, 0.0, 0.2))
+    warnings = [warning for visit in visits for warning in visit.warnings]
+    progress(0.2, "Lesions: following them over time")
     tracks = follow([_scan(visit) for visit in visits], baseline, edits=edits)
     progress(0.3, "Lesions: measuring")
-    lesions, masks = _measured(study, visits, tracks, checks or {}, local_alignment, part(progress, 0.3, 0.6))
+    lesions, masks = _measured(study, visits, tracks, local_alignment, part(progress, 0.3, 0.6))
     regions: list[RegionMask] = []
     lungs: list[LungMeasures] = []
     drawn: dict[str, Segmentation] = {}
@@ -166,6 +150,45 @@ def find(
     return Found(lesions, tuple(regions), drawn, tuple(lungs), tuple(warnings))
 
 
+def _visits(
+    study: Study,
+    volumes: Mapping[str, sitk.Image],
+    segmentations: Mapping[str, Segmentation | None],
+    anatomies: Mapping[str, sitk.Image],
+    transforms: Mapping[str, sitk.Transform],
+    progress: Progress,
+) -> list[_Visit]:
+    """Gather the contours of every time point, carried over from the baseline where none are given."""
+    baseline = study.baseline
+    drawn = segmentations.get(baseline.name)
+    reference = lesion_segments(drawn, study.lesions) if drawn is not None else {}
+    visits = []
+    for index, timepoint in enumerate(study.timepoints):
+        name = timepoint.name
+        progress(index / len(study.timepoints), f"Lesions: contours of {name}")
+        transform = None if timepoint == baseline else transforms.get(name)
+        visit = _Visit(timepoint, volumes[name], anatomies[name], transform, {})
+        segmentation = segmentations.get(name)
+        if timepoint == baseline:
+            visit = replace(visit, segments=reference)
+        elif segmentation is not None:
+            visit = replace(visit, segments=lesion_segments(segmentation, study.lesions))
+        elif not timepoint.no_visible_lesions and transform is not None and reference:
+            steps = part(progress, index / len(study.timepoints), (index + 1) / len(study.timepoints))
+            found = propagate(volumes[baseline.name], reference, visit.ct, transform, progress=steps)
+            visit = replace(
+                visit,
+                segments={segment: item.mask for segment, item in found.items() if not item.gone},
+                source="propagated",
+                checks={segment: item.check for segment, item in found.items() if item.check is not None},
+                warnings=(f"{name}: contours were carried over from the baseline; new lesions are not looked for.",),
+            )
+        if not visit.readable:
+            visit = replace(visit, warnings=(f"{name}: no lesion is contoured; its lesions are not evaluated.",))
+        visits.append(visit)
+    return visits
+
+
 def _scan(visit: _Visit) -> Scan:
     contours: list[Contour] = [contour(name, mask, visit.ct, visit.transform) for name, mask in visit.segments.items()]
     return Scan(visit.timepoint.name, tuple(contours), visit.ct, visit.transform, visit.readable)
@@ -175,7 +198,6 @@ def _measured(
     study: Study,
     visits: Sequence[_Visit],
     tracks: Sequence[Track],
-    checks: Mapping[str, Mapping[str, str]],
     local_alignment: LocalAlignment | None,
     progress: Progress,
 ) -> tuple[tuple[Lesion, ...], dict[str, dict[str, Crop]]]:
@@ -185,13 +207,13 @@ def _measured(
     baseline = study.baseline.name
     for index, track in enumerate(tracks):
         progress(index / len(tracks), f"Lesions: {track.id}")
-        observations = []
+        observations: list[LesionObservation] = []
         whole_at_first: bool | None = None
         proposals: list[OrganProposal] = []
         for visit in visits:
             sighting = track.at(visit.timepoint.name)
             if sighting.status != "measured":
-                observations.append(_without_measurement(sighting, visit))
+                observations.append(_without_measurement(sighting, visit, observations))
                 continue
             mask = _union([visit.segments[name] for name in sighting.segments])
             masks[visit.timepoint.name][track.id] = mask
@@ -203,7 +225,7 @@ def _measured(
                 pieces = [crop_of(piece, mask.offset_zyx) for piece in parts]
                 if not any(item.event == "split" for item in observations):
                     sighting = replace(sighting, event="split")
-            observations.append(_observation(sighting, visit, mask, pieces, checks, local_alignment))
+            observations.append(_observation(sighting, visit, mask, pieces, local_alignment))
             proposals.append(propose_organ(mask, visit.anatomy, visit.ct))
         spec = _spec_of(track, study.lesions)
         organ = spec.organ if spec is not None and spec.organ else _most_likely(proposals)
@@ -232,7 +254,6 @@ def _observation(
     visit: _Visit,
     mask: Crop,
     pieces: Sequence[Crop],
-    checks: Mapping[str, Mapping[str, str]],
     local_alignment: LocalAlignment | None,
 ) -> LesionObservation:
     """Measure one lesion at one time point; the diameters of the fragments of a split lesion are added (RECIST 1.1)."""
@@ -249,8 +270,7 @@ def _observation(
         radius = 0.5 * total.long_axis_mm + 10.0
         quality = local_alignment(visit.timepoint.name, place, radius)
     notes = [sighting.check] if sighting.check else []
-    given_checks = checks.get(visit.timepoint.name, {})
-    notes += [given_checks[name] for name in sighting.segments if name in given_checks]
+    notes += [visit.checks[name] for name in sighting.segments if name in visit.checks]
     if len(fragments) == 1 and total.parts > 1:
         notes.append(f"its contour has {total.parts} separate pieces; the diameters are those of the longest")
     if quality is not None and quality < LOW_LOCAL_ALIGNMENT:
@@ -278,8 +298,12 @@ def _observation(
     )
 
 
-def _without_measurement(sighting: Sighting, visit: _Visit) -> LesionObservation:
+def _without_measurement(sighting: Sighting, visit: _Visit, earlier: Sequence[LesionObservation]) -> LesionObservation:
     """Return the observation of a lesion without a contour; one that is absent measures 0."""
+    known = {name for item in earlier for name in item.segments}
+    notes = [sighting.check] if sighting.check else []
+    if sighting.event == "vanished":
+        notes += [check for name, check in visit.checks.items() if name in known]
     size = 0.0 if sighting.status == "absent" else None
     return LesionObservation(
         timepoint=sighting.timepoint,
@@ -288,7 +312,7 @@ def _without_measurement(sighting: Sighting, visit: _Visit) -> LesionObservation
         source=visit.source,
         merged_into=sighting.merged_into,
         confidence=sighting.confidence,
-        check=sighting.check,
+        check="; ".join(notes) or None,
         long_axis_mm=size,
         short_axis_mm=size,
         volume_ml=size,
