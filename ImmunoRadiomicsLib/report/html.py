@@ -25,6 +25,7 @@ from ..analysis import (
     TimepointRecord,
     Visit,
 )
+from ..errors import MissingDependencyError
 from ..files import write_text
 from .charts import Waterfall, lesion_chart, signed, sum_chart, waterfall
 from .figures import KeyImage, Panel
@@ -140,8 +141,16 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         The whole result of one patient.
     images
         Pictures from ``key_images``; none is needed for a valid page.
+
+    Raises
+    ------
+    MissingDependencyError
+        If jinja2 is not installed.
     """
-    import jinja2
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependencyError("The report needs jinja2. Install it: pip install jinja2") from error
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -10,46 +10,15 @@ import csv
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-from ..analysis import Analysis, FeatureDelta, Features, Flag, Lesion, Response, TimepointRecord
+from ..analysis import Analysis, Response, StageResult
 from ..files import whole_file
 from .measures import absolute_change, percent_change
 
 Cell = str | float | int | None
 
 
-class Findings(Protocol):
-    """What the tables are made of: a whole Analysis, or what is known after some of its stages."""
-
-    @property
-    def patient(self) -> str:
-        """Code of the patient."""
-
-    @property
-    def timepoints(self) -> tuple[TimepointRecord, ...]:
-        """The scans in the order of their dates; day 0 is the baseline."""
-
-    @property
-    def lesions(self) -> tuple[Lesion, ...]:
-        """The lesions over time."""
-
-    @property
-    def features(self) -> tuple[Features, ...]:
-        """The radiomics."""
-
-    @property
-    def deltas(self) -> tuple[FeatureDelta, ...]:
-        """The changes of the radiomics."""
-
-    @property
-    def response(self) -> Response | None:
-        """The response criteria, None before they were applied."""
-
-    @property
-    def flags(self) -> tuple[Flag, ...]:
-        """The three flags."""
-
+Findings = Analysis | StageResult
 
 LESION_COLUMNS = (
     "patient",
@@ -122,6 +91,7 @@ RESPONSE_COLUMNS = (
     "change_from_baseline_percent",
     "change_from_nadir_percent",
     "probability_of_progression",
+    "probability_of_response",
 )
 BEST_COLUMNS = ("patient", "bor", "confirmed_bor", "ibor", "progression_day")
 FLAG_COLUMNS = (
@@ -238,6 +208,7 @@ def _response_rows(findings: Findings, response: Response) -> Iterator[tuple[Cel
             _number(visit.change_from_baseline_percent),
             _number(visit.change_from_nadir_percent),
             _number(visit.probability_of_progression),
+            _number(visit.probability_of_response),
         )
 
 
@@ -283,19 +254,18 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
     _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(analysis))
 
 
-def write_stage_tables(findings: Findings, folder: Path) -> None:
-    """Write those tables for which there are findings; a stage that has not run leaves no empty table that looks like a result."""
+def write_stage_tables(found: StageResult, folder: Path) -> None:
+    """Write those tables whose stage has run; a table without rows then says that nothing was found."""
     folder = Path(folder)
-    if findings.lesions:
-        _write(folder / "lesions.csv", LESION_COLUMNS, _lesion_rows(findings))
-    if findings.features:
-        _write(folder / "features.csv", FEATURE_COLUMNS, _feature_rows(findings))
-    if findings.deltas:
-        _write(folder / "delta.csv", DELTA_COLUMNS, _delta_rows(findings))
-    if findings.response is not None:
-        _write_response(findings, findings.response, folder)
-    if findings.flags:
-        _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(findings))
+    if found.stage != "align":
+        _write(folder / "lesions.csv", LESION_COLUMNS, _lesion_rows(found))
+    if found.stage in ("extract", "flag", "analyze"):
+        _write(folder / "features.csv", FEATURE_COLUMNS, _feature_rows(found))
+        _write(folder / "delta.csv", DELTA_COLUMNS, _delta_rows(found))
+    if found.response is not None:
+        _write_response(found, found.response, folder)
+    if found.stage in ("flag", "analyze"):
+        _write(folder / "flags.csv", FLAG_COLUMNS, _flag_rows(found))
 
 
 def _write_response(findings: Findings, response: Response, folder: Path) -> None:

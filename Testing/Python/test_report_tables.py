@@ -2,14 +2,13 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from factories import DAYS, LESIONS, example_analysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ImmunoRadiomicsLib.analysis import Features
+from ImmunoRadiomicsLib.analysis import Features, StageResult
 from ImmunoRadiomicsLib.report import write_stage_tables, write_tables
 
 TABLES = {"lesions.csv", "features.csv", "delta.csv", "response.csv", "best.csv", "flags.csv"}
@@ -155,23 +154,33 @@ def test_a_failure_leaves_the_older_table_and_nothing_else(tmp_path):
     assert {item.name for item in tmp_path.iterdir()} == TABLES
 
 
-def test_a_stage_writes_only_what_it_found(tmp_path):
+STAGES = {
+    "align": set(),
+    "lesions": {"lesions.csv"},
+    "extract": {"lesions.csv", "features.csv", "delta.csv"},
+    "respond": {"lesions.csv", "response.csv", "best.csv"},
+    "flag": TABLES,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_writes_the_tables_of_the_stages_that_ran(tmp_path, stage):
     analysis = example_analysis()
-    found = SimpleNamespace(
-        patient="P001",
+    found = StageResult(
+        schema_version=analysis.schema_version,
+        research_use_only=analysis.research_use_only,
+        patient=analysis.patient,
+        stage=stage,
         timepoints=analysis.timepoints,
-        lesions=analysis.lesions,
-        features=(),
-        deltas=(),
-        response=None,
-        flags=(),
+        lesions=() if stage == "align" else analysis.lesions,
+        features=analysis.features if stage in ("extract", "flag") else (),
+        deltas=analysis.deltas if stage in ("extract", "flag") else (),
+        response=analysis.response if stage in ("respond", "flag") else None,
+        flags=analysis.flags if stage == "flag" else (),
     )
-    write_stage_tables(found, tmp_path / "lesions")
-    assert {item.name for item in (tmp_path / "lesions").iterdir()} == {"lesions.csv"}
-    found.response, found.flags = analysis.response, analysis.flags
-    write_stage_tables(found, tmp_path / "flag")
-    names = {"lesions.csv", "response.csv", "best.csv", "flags.csv"}
-    assert {item.name for item in (tmp_path / "flag").iterdir()} == names
+    write_stage_tables(found, tmp_path / "stage")
+    written = set() if stage == "align" else {item.name for item in (tmp_path / "stage").iterdir()}
+    assert written == STAGES[stage]
     write_tables(analysis, tmp_path / "whole")
-    for name in names:
-        assert (tmp_path / "flag" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for name in written:
+        assert (tmp_path / "stage" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
