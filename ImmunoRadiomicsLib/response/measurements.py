@@ -812,6 +812,8 @@ def _read_row(
         if status is None:
             status = "not evaluated" if size is None and long_mm is None and short_mm is None else "measured"
         if status in ("measured", "equivocal") and size is None:
+            if reader.problems_at(row.number, "size", "the unit column", "unit "):
+                return None
             reader.problem(
                 row.number,
                 f"{name} is {status} but its {axis} is missing. Give it, or the status too small or not evaluated.",

@@ -384,6 +384,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-ne", type=int, default=1, help="NE visits allowed between a response and its confirmation"
     )
     parser.add_argument("--accept-sd", action="store_true", help="accept one SD between a PR and its confirmation")
+    parser.add_argument(
+        "--keep-after-pd", action="store_true", help="let visits after the first PD count for best responses"
+    )
     parser.add_argument("--missing-as-ne", action="store_true", help="no assessment at all is NE, not MISSING")
     parser.add_argument(
         "--tolerance-days", type=int, default=0, help="how much earlier than 28 days a scan may confirm iUPD"
@@ -423,6 +426,7 @@ def run(args: argparse.Namespace) -> int:
                 max_ne=args.max_ne,
                 accept_sd=args.accept_sd,
                 missing_as_ne=args.missing_as_ne,
+                drop_after_pd=not args.keep_after_pd,
             ),
             pseudoprogression=args.pseudoprogression,
         ),
