@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -39,6 +40,7 @@ class _Task:
     region: RegionMask
     preset: Preset
     key: str
+    cost: float
 
     @property
     def source(self) -> tuple[str, str]:
@@ -104,7 +106,8 @@ def extract(
     tasks = []
     for number, region in enumerate(regions):
         chosen = lung_preset if lung_preset is not None and region.lesion is None else preset
-        tasks.append(_Task(number, region, chosen, _key(digests[region.timepoint], region, chosen)))
+        key = _key(digests[region.timepoint], region, chosen)
+        tasks.append(_Task(number, region, chosen, key, _cost(volumes[region.timepoint], region, chosen)))
 
     outcomes: dict[int, _Outcome] = {}
     pending = []
@@ -114,18 +117,18 @@ def extract(
             pending.append(task)
         else:
             outcomes[task.number] = _Outcome(*kept)
-    total = sum(_cost(task) for task in tasks) or 1
-    done = total - sum(_cost(task) for task in pending)
+    total = sum(task.cost for task in tasks) or 1.0
+    done = total - sum(task.cost for task in pending)
 
     def finish(task: _Task, outcome: _Outcome) -> None:
         nonlocal done
         outcomes[task.number] = outcome
         store.write(task.key, outcome.reason, outcome.values)
-        done += _cost(task)
+        done += task.cost
         progress(done / total, f"Features of {_label(task.region)}")
 
     # Largest first, so that no process is left alone with the longest task at the end.
-    pending.sort(key=_cost, reverse=True)
+    pending.sort(key=lambda task: task.cost, reverse=True)
     if pending:
         if min(jobs, len(pending)) <= 1:
             _run_here(volumes, pending, finish)
@@ -185,9 +188,18 @@ def _features(task: _Task, outcome: _Outcome) -> Features:
     return Features(region.timepoint, region.lesion, region.region, region.count, outcome.reason, values)
 
 
-def _cost(task: _Task) -> int:
-    """Estimate the work of a task from its region: its box is filtered once for every image type."""
-    return int(task.region.voxels.size) + 20_000
+def _cost(volume: sitk.Image, region: RegionMask, preset: Preset) -> float:
+    """Estimate the microseconds of a task, to share tasks out and to report progress; only proportions matter."""
+    settings = preset.settings
+    spacing = volume.GetSpacing()[::-1]
+    wanted = settings["resampledPixelSpacing"]
+    ratio = [1.0, 1.0, 1.0]
+    if wanted is not None:
+        ratio = [old / (new or old) for old, new in zip(spacing, wanted[::-1], strict=True)]
+    pad = 2 * settings["padDistance"] if wanted is not None or settings["preCrop"] else 0
+    sizes = [size * factor + pad for size, factor in zip(region.voxels.shape, ratio, strict=True)]
+    images = sum(len(item.images()) for item in preset.image_types)
+    return 1e4 + 0.3 * math.prod(sizes) + 2.0 * images * region.count * math.prod(ratio)
 
 
 def _volume_digest(volume: sitk.Image) -> str:

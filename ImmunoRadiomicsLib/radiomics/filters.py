@@ -12,6 +12,7 @@ The windows are those on which the values inside the region are the same to the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from .laplacian import Box, laplacian_of_gaussian, same_as_itk
 from .preparation import Prepared
 
 LOG_MARGIN_SIGMAS = 20.0
@@ -49,7 +51,7 @@ def derive(name: str, settings: dict[str, Any], prepared: Prepared) -> Iterator[
     """
     if name == "LoG":
         for sigma in settings["sigma"]:
-            yield from _laplacian_of_gaussian(float(sigma), {**settings, "sigma": [sigma]}, prepared)
+            yield from _laplacian_of_gaussian(sigma, settings, prepared)
     elif name == "Wavelet":
         yield from _wavelet(settings, prepared)
     elif name in _SCALED_BY_MAXIMUM:
@@ -65,26 +67,43 @@ def _apply(name: str, image: sitk.Image, settings: dict[str, Any]) -> Iterator[t
         yield label, sitk.GetArrayViewFromImage(derived)
 
 
+def _window(prepared: Prepared, margin_zyx: tuple[int, ...]) -> tuple[Box, Box]:
+    """Return the box of the region with a margin, as far as the image goes, and the box of the region within it."""
+    outer, inner = [], []
+    for first, length, limit, margin in zip(
+        prepared.offset_zyx, prepared.mask.shape, prepared.image.GetSize()[::-1], margin_zyx, strict=True
+    ):
+        begin = max(first - margin, 0)
+        outer.append(slice(begin, min(first + length + margin, limit)))
+        inner.append(slice(first - begin, first - begin + length))
+    return (outer[0], outer[1], outer[2]), (inner[0], inner[1], inner[2])
+
+
 def _windowed(
     name: str, settings: dict[str, Any], prepared: Prepared, margin_zyx: tuple[int, ...]
 ) -> Iterator[Derived]:
-    limits = prepared.image.GetSize()[::-1]
-    begin, end, inner = [], [], []
-    for first, length, limit, margin in zip(prepared.offset_zyx, prepared.mask.shape, limits, margin_zyx, strict=True):
-        begin.append(max(first - margin, 0))
-        end.append(min(first + length + margin, limit))
-        inner.append(slice(first - begin[-1], first - begin[-1] + length))
-    size = [b - a for a, b in zip(begin, end, strict=True)]
-    window = sitk.RegionOfInterest(prepared.image, size[::-1], begin[::-1])
+    outer, inner = _window(prepared, margin_zyx)
+    size = [part.stop - part.start for part in reversed(outer)]
+    window = sitk.RegionOfInterest(prepared.image, size, [part.start for part in reversed(outer)])
     for label, values in _apply(name, window, settings):
-        yield Derived(label, np.array(values[tuple(inner)]))
+        yield Derived(label, np.array(values[inner]))
 
 
 def _laplacian_of_gaussian(sigma: float, settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
-    spacing = np.array(prepared.image.GetSpacing()[::-1])
-    margin = np.ceil(LOG_MARGIN_SIGMAS * sigma / spacing).astype(int)
-    # pyradiomics wants an image of a few voxels or none; a window is never the smaller one that fails where the whole passes.
-    yield from _windowed("LoG", settings, prepared, tuple(np.maximum(margin, 4).tolist()))
+    spacing = prepared.image.GetSpacing()[::-1]
+    size = prepared.image.GetSize()[::-1]
+    # Below these sizes pyradiomics gives no image.
+    if min(size) < 4 or any(n < np.ceil(sigma / step) + 1 for n, step in zip(size, spacing, strict=True)):
+        return
+    margin = tuple(max(math.ceil(LOG_MARGIN_SIGMAS * sigma / step), 4) for step in spacing)
+    if not same_as_itk(sigma, spacing):
+        yield from _windowed("LoG", {**settings, "sigma": [sigma]}, prepared, margin)
+        return
+    window, inner = _window(prepared, margin)
+    values = sitk.GetArrayViewFromImage(prepared.image)[window]
+    yield Derived(
+        f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D", laplacian_of_gaussian(values, spacing, sigma, inner)
+    )
 
 
 def _wavelet(settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
