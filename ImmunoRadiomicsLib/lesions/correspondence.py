@@ -249,25 +249,34 @@ class _Links:
         self.merged: dict[int, int] = {}
         self.confidence: dict[int, float] = {}
         self.alone: set[int] = set()
+        self.edited: set[int] = set()
 
     def enter(self, edits: Sequence[LinkEdit]) -> None:
-        """Enter the links that a person set."""
+        """Enter the links that a person set; two lesions linked with one contour have merged."""
         for edit in edits:
             j = next((j for j, item in enumerate(self.contours) if item.name == edit.segment), None)
             if j is None:
                 continue
             i = next((i for i, life in enumerate(self.lives) if life.id == edit.lesion), None)
+            host = next((h for h, claimed in self.main.items() if claimed == j), None)
             if i is None:
                 self.alone.add(j)
+            elif host is not None:
+                self.merged[i] = host
             elif i in self.main:
                 self.extra.setdefault(i, []).append(j)
             else:
                 self.main[i] = j
                 self.confidence[i] = 1.0
+                self.edited.add(i)
 
     def assign(self) -> None:
         """Link lesions and contours one to one so that the sum of costs is lowest."""
-        rows = [i for i, life in enumerate(self.lives) if i not in self.main and life.merged_into is None]
+        rows = [
+            i
+            for i, life in enumerate(self.lives)
+            if i not in self.main and i not in self.merged and life.merged_into is None
+        ]
         columns = [j for j in range(len(self.contours)) if j not in self._claimed()]
         if not rows or not columns:
             return
@@ -312,9 +321,10 @@ class _Links:
     def find_merged(self) -> None:
         """Give each lesion left over that lies in a contour of another lesion to that one; the largest carries the rest."""
         for i, life in enumerate(self.lives):
-            if i in self.main or life.merged_into is not None:
+            if i in self.main or i in self.merged or life.merged_into is not None:
                 continue
-            hosts = [h for h in self.main if h != i and self._swallowed(i, h)]
+            # A person who gave a contour to one lesion has said that it is not part of another.
+            hosts = [h for h in self.main if h != i and h not in self.edited and self._swallowed(i, h)]
             if hosts:
                 self.merged[i] = max(hosts, key=lambda h: self.pairs[i][self.main[h]].old_in_new)
         for host in set(self.merged.values()):
