@@ -1,0 +1,94 @@
+"""Virtual patients as files: a study that the other commands can read, and the truth beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..files import write_text
+from ..images import segmentation_from_regions, write_segmentation, write_volume
+from ..progress import Progress, part, silent
+from ..serialise import to_json
+from ..study import Study, Timepoint, save_study
+from .patient import VirtualPatient, simulate_patient
+from .scenario import Size, random_scenario
+
+QUESTIONS = ("pseudoprogression", "hyperprogression", "pneumonitis")
+
+
+def write_patient(patient: VirtualPatient, folder: Path, *, progress: Progress = silent) -> Path:
+    """Write a virtual patient and return the path of its study.yaml.
+
+    Beside it come ``ct_<time point>.nrrd``, ``seg_<time point>.seg.nrrd`` and, in ``truth``, ``truth.json`` (schema:
+    Resources/Schemas/truth.schema.json), ``displacement_<time point>.nrrd`` (vectors in mm, LPS, from baseline points),
+    ``lungs_<time point>.nrrd`` (labels of ``images.Anatomy``) and ``opacities_<time point>.nrrd`` (1 ground glass, 2
+    consolidation). study.yaml comes last: a folder that has one is complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    truth = folder / "truth"
+    timepoints = []
+    for index, item in enumerate(patient.timepoints):
+        name = item.plan.name
+        progress(index / len(patient.timepoints), f"write {name}")
+        ct = folder / f"ct_{name}.nrrd"
+        # CT noise hardly packs; the files of a small patient are packed for the sake of large cohorts.
+        write_volume(item.ct, ct, compress=patient.size == "small")
+        contours: Path | None = folder / f"seg_{name}.seg.nrrd"
+        if item.segments:
+            write_segmentation(segmentation_from_regions(item.segments, item.ct), folder / f"seg_{name}.seg.nrrd")
+        else:
+            contours = None
+        if item.plan in patient.scenario.followups and not patient.scenario.segmentation_for_followups:
+            contours = None
+        write_volume(item.anatomy, truth / f"lungs_{name}.nrrd")
+        if item.opacities is not None:
+            write_volume(item.opacities, truth / f"opacities_{name}.nrrd")
+        if name != "baseline":
+            write_volume(item.deformation.displacement_image(), truth / f"displacement_{name}.nrrd")
+        timepoints.append(
+            Timepoint(
+                name=name, date=item.plan.date, ct=ct, segmentation=contours, no_visible_lesions=not item.segments
+            )
+        )
+    write_text(truth / "truth.json", json.dumps(to_json(patient.truth), indent=1) + "\n")
+    study = Study(
+        patient=patient.name,
+        timepoints=tuple(timepoints),
+        tumour="NSCLC",
+        treatment=patient.treatment,
+        clinical=patient.clinical,
+        lesions=patient.lesions,
+    )
+    path = folder / "study.yaml"
+    save_study(study, path)
+    progress(1.0, "written")
+    return path
+
+
+def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small", progress: Progress = silent) -> Path:
+    """Simulate and write patients P0001, P0002 ... into ``out`` and return the path of its cohort.csv.
+
+    cohort.csv has one row per patient: patient, study (relative to it), and the three labels as 0 or 1. The patient with a
+    given number is the same in cohorts of any length.
+    """
+    rows = []
+    for number in range(1, patients + 1):
+        step = part(progress, (number - 1) / patients, number / patients)
+        name = f"P{number:04d}"
+        scenario = random_scenario(np.random.default_rng([seed, number]))
+        own_seed = int(np.random.default_rng([seed, number, 1]).integers(2**31))
+        patient = simulate_patient(own_seed, size=size, scenario=scenario, name=name, progress=part(step, 0.0, 0.85))
+        study = write_patient(patient, out / name, progress=part(step, 0.85, 1.0))
+        answers = [int(patient.truth.label(question)) for question in QUESTIONS]
+        rows.append([name, study.relative_to(out).as_posix(), *answers])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["patient", "study", *QUESTIONS])
+    writer.writerows(rows)
+    path = out / "cohort.csv"
+    write_text(path, text.getvalue())
+    return path
