@@ -7,6 +7,18 @@ charts are filled from the Analysis.
 from .appearance import Course, lesion_course
 from .bundle import arrange_views, write_scene
 from .mrml import new_scene
+from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes
 from .populate import SceneNodes, populate_scene
 
-__all__ = ["Course", "SceneNodes", "arrange_views", "lesion_course", "new_scene", "populate_scene", "write_scene"]
+__all__ = [
+    "ChosenTimepoint",
+    "Course",
+    "SceneNodes",
+    "WrittenStudy",
+    "arrange_views",
+    "lesion_course",
+    "new_scene",
+    "populate_scene",
+    "study_from_nodes",
+    "write_scene",
+]

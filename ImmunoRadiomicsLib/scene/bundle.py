@@ -53,19 +53,18 @@ def write_scene(analysis: Analysis, study: Study, folder: Path, path: Path, *, p
 def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
     """Lay the views out: baseline (red) and last follow-up (green) at their largest lesion, the lesions in 3D and the chart of sizes.
 
-    Every time point's contours are shown only where its own image is, because the images are not warped; those of the baseline also in
-    the 3D view.
+    Every time point's contours are shown only where its own image is, because the images are not warped; those of the last also in the
+    3D view.
     """
-    mrml = mrml_classes()
     names = [record.name for record in sorted(analysis.timepoints, key=lambda item: item.day)]
     shown: dict[str, Sequence[tuple[str, str]]] = {analysis.baseline: _BASELINE_VIEWS}
     if names[-1] != analysis.baseline:
         shown[names[-1]] = _FOLLOW_UP_VIEWS
     for name, views in shown.items():
-        _slice_views(mrml, scene, views, nodes.volumes[name], _largest_lesion(analysis, name))
+        _slice_views(scene, views, nodes.volumes[name], _largest_lesion(analysis, name))
     for name in nodes.volumes:
         view_ids = [f"vtkMRMLSliceNode{view}" for view, _ in shown.get(name, ())]
-        if name == analysis.baseline:
+        if name == names[-1]:
             view_ids.append(_THREE_D_VIEW)
         marks = [nodes.segmentations[name]] if name in nodes.segmentations else []
         marks += [line for (timepoint, _, _), line in nodes.axes.items() if timepoint == name]
@@ -73,12 +72,14 @@ def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
             display = mark.GetDisplayNode()
             display.SetVisibility(name in shown)
             display.SetViewNodeIDs(view_ids)
-    selection = _singleton(mrml, scene, "vtkMRMLSelectionNode", "Singleton")
+    if (last := nodes.segmentations.get(names[-1])) is not None:
+        last.CreateClosedSurfaceRepresentation()
+    selection = _singleton(scene, "vtkMRMLSelectionNode", "Singleton")
     selection.SetActiveVolumeID(nodes.volumes[analysis.baseline].GetID())
     selection.SetActivePlotChartID(nodes.chart.GetID())
     selection.SetActiveTableID(nodes.tables["lesions"].GetID())
-    _singleton(mrml, scene, "vtkMRMLPlotViewNode", "PlotView1").SetPlotChartNodeID(nodes.chart.GetID())
-    layout = _singleton(mrml, scene, "vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
+    _singleton(scene, "vtkMRMLPlotViewNode", "PlotView1").SetPlotChartNodeID(nodes.chart.GetID())
+    layout = _singleton(scene, "vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
     layout.SetViewArrangement(layout.SlicerLayoutFourUpPlotView)
 
 
@@ -88,18 +89,19 @@ def _largest_lesion(analysis: Analysis, timepoint: str) -> tuple[float, float, f
     return max(seen, key=lambda item: item.long_axis_mm or 0.0).centroid_lps_mm if seen else None
 
 
-def _singleton(mrml: Any, scene: Any, class_name: str, tag: str) -> Any:
+def _singleton(scene: Any, class_name: str, tag: str) -> Any:
     """Return the one node of its kind with this tag; the tag makes Slicer merge it with its own when the scene is opened."""
     node = scene.GetSingletonNode(tag, class_name)
     if node is None:
-        node = getattr(mrml, class_name)()
+        node = scene.CreateNodeByClass(class_name)
+        node.UnRegister(None)  # the scene's factory leaves a reference that Python does not know of
         node.SetSingletonTag(tag)
+        node.SetName(tag)
         scene.AddNode(node)
     return node
 
 
 def _slice_views(
-    mrml: Any,
     scene: Any,
     views: Sequence[tuple[str, str]],
     volume: Any,
@@ -112,7 +114,7 @@ def _slice_views(
     centre = middle if centre_lps_mm is None else (LPS_TO_RAS @ centre_lps_mm).tolist()
     in_plane = {"Axial": (0, 1), "Sagittal": (1, 2), "Coronal": (0, 2)}
     for view, orientation in views:
-        slice_node = _singleton(mrml, scene, "vtkMRMLSliceNode", view)
+        slice_node = _singleton(scene, "vtkMRMLSliceNode", view)
         slice_node.SetLayoutName(view)
         slice_node.SetOrientation(orientation)
         size = _MARGIN * max(extent[axis] for axis in in_plane[orientation])
@@ -120,6 +122,6 @@ def _slice_views(
         slice_node.SetFieldOfView(size, size, 1.0)
         plane = [centre[axis] if axis not in in_plane[orientation] else middle[axis] for axis in range(3)]
         slice_node.JumpSliceByCentering(*plane)
-        composite = _singleton(mrml, scene, "vtkMRMLSliceCompositeNode", view)
+        composite = _singleton(scene, "vtkMRMLSliceCompositeNode", view)
         composite.SetLayoutName(view)
         composite.SetBackgroundVolumeID(volume.GetID())

@@ -20,6 +20,7 @@ from ..errors import MissingDependencyError
 INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_INVERSE_TOLERANCE_MM = 1e-5
 
 _CLASSES = (
     "vtkMRMLGridTransformNode",
@@ -44,10 +45,13 @@ _CLASSES = (
     "vtkMRMLTableNode",
     "vtkMRMLTransformNode",
     "vtkMRMLTransformStorageNode",
+    "vtkBinaryLabelmapToClosedSurfaceConversionRule",
+    "vtkClosedSurfaceToBinaryLabelmapConversionRule",
     "vtkOrientedImageData",
     "vtkOrientedImageDataResample",
-    "vtkSegment",
     "vtkSegmentation",
+    "vtkSegmentationConverter",
+    "vtkSegmentationConverterFactory",
 )
 # Where PythonSlicer keeps the classes that the application itself adds to the ``slicer`` package.
 _MODULE_KITS = ("vtkSlicerSegmentationsModuleMRMLPython", "vtkSlicerMarkupsModuleMRMLPython")
@@ -91,9 +95,19 @@ def new_scene() -> Any:
     ):
         if scene.CreateNodeByClass(name) is None:
             scene.RegisterNodeClass(getattr(mrml, name)())
+    register_converters(mrml)
     scene.AddNode(mrml.vtkMRMLSelectionNode())
     mrml.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
     return scene
+
+
+def register_converters(mrml: SimpleNamespace) -> None:
+    """Let segmentations turn voxels into surfaces and back; the application does this itself, the wheel does not."""
+    factory = mrml.vtkSegmentationConverterFactory.GetInstance()
+    there = {rule.GetClassName() for rule in factory.GetConverterRules()}
+    for name in ("vtkBinaryLabelmapToClosedSurfaceConversionRule", "vtkClosedSurfaceToBinaryLabelmapConversionRule"):
+        if name not in there:
+            factory.RegisterConverterRule(getattr(mrml, name)())
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class Column:
 
 def fill_volume(node: Any, image: sitk.Image) -> None:
     """Put a volume into a vtkMRMLScalarVolumeNode: the same values, and the same place to the last bit."""
-    from vtk.util.numpy_support import numpy_to_vtk  # type: ignore[import-not-found,unused-ignore]
+    from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkCommonDataModel import vtkImageData
 
     values = sitk.GetArrayViewFromImage(image)
@@ -126,6 +140,77 @@ def fill_volume(node: Any, image: sitk.Image) -> None:
     node.SetOrigin(*(LPS_TO_RAS @ image.GetOrigin()).tolist())
 
 
+def image_array(data: Any) -> np.ndarray:
+    """Return the voxels of a vtkImageData in the order (z, y, x), not copied."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+
+
+def volume_array(node: Any) -> np.ndarray:
+    """Return the voxels of a volume node in the order (z, y, x), not copied."""
+    return image_array(node.GetImageData())
+
+
+def volume_grid(node: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return origin, spacing and axes (3x3, columns are the directions of i, j, k) of a volume node in RAS mm, without its transform."""
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+    matrix = vtkMatrix4x4()
+    node.GetIJKToRASDirectionMatrix(matrix)
+    axes = _array(matrix)[:3, :3]
+    spacing = np.array(node.GetSpacing())
+    first = np.array(node.GetImageData().GetExtent()[::2])
+    return np.array(node.GetOrigin()) + axes @ (spacing * first), spacing, axes
+
+
+def world_matrix(node: Any) -> np.ndarray:
+    """Return the 4x4 matrix of a transform node to the world, if that is linear."""
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+    matrix = vtkMatrix4x4()
+    node.GetMatrixTransformToWorld(matrix)
+    return _array(matrix)
+
+
+def _array(matrix: Any) -> np.ndarray:
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def transform_to_world(node: Any) -> Any:
+    """Return the vtkGeneralTransform that carries a node to the world, None if it is under no transform."""
+    from vtkmodules.vtkCommonTransforms import vtkGeneralTransform
+
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return None
+    transform = vtkGeneralTransform()
+    parent.GetTransformToWorld(transform)
+    return transform
+
+
+def oriented_image(mrml: SimpleNamespace, size: Sequence[int], ijk_to_ras: np.ndarray) -> Any:
+    """Return an empty vtkOrientedImageData of uint8 on a grid given by its size and its 4x4 matrix."""
+    from vtkmodules.vtkCommonCore import VTK_UNSIGNED_CHAR
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+    matrix = vtkMatrix4x4()
+    matrix.DeepCopy(ijk_to_ras.ravel().tolist())
+    image = mrml.vtkOrientedImageData()
+    image.SetDimensions(*size)
+    image.SetImageToWorldMatrix(matrix)
+    image.AllocateScalars(VTK_UNSIGNED_CHAR, 1)
+    return image
+
+
+def segment_terminology(segment: Any) -> str:
+    """Return the terminology entry of a vtkSegment, empty if it has none."""
+    from vtkmodules.vtkCommonCore import reference
+
+    entry = reference("")
+    return str(entry) if segment.GetTag(segment.GetTerminologyEntryTagName(), entry) else ""
+
+
 def linear_matrix(node: Any) -> Any:
     """Return the vtkMatrix4x4 of a linear transform node, from its parent."""
     from vtkmodules.vtkCommonMath import vtkMatrix4x4
@@ -136,12 +221,16 @@ def linear_matrix(node: Any) -> Any:
 
 
 def interpolate_linearly(transform: Any) -> None:
-    """Let every displacement grid of a transform be interpolated linearly, as ITK does; Slicer's default is cubic."""
+    """Let every displacement grid of a transform be interpolated linearly, as ITK does, and be inverted closely.
+
+    Slicer reads grids with cubic interpolation; between grid points that differs from ITK by the curvature of the field.
+    """
     if transform.IsA("vtkGeneralTransform"):
         for index in range(transform.GetNumberOfConcatenatedTransforms()):
             interpolate_linearly(transform.GetConcatenatedTransform(index))
     elif transform.IsA("vtkGridTransform"):
         transform.SetInterpolationModeToLinear()
+        transform.SetInverseTolerance(_INVERSE_TOLERANCE_MM)
 
 
 def fill_table(node: Any, columns: Sequence[Column]) -> None:

@@ -111,6 +111,8 @@ class _Builder:
         self.courses = {lesion.id: lesion_course(lesion, analysis) for lesion in analysis.lesions}
         self.days = {record.name: record.day for record in analysis.timepoints}
         self.added: list[Any] = []
+        self.added_items: list[int] = []
+        self.items: set[int] = set()
         self.stale: dict[str, Any] = {}
         for index in range(scene.GetNumberOfNodes()):
             node = scene.GetNthNode(index)
@@ -150,6 +152,7 @@ class _Builder:
         chart = self.chart(results, series)
         for node in self.stale.values():
             self.remove(node)
+        self.remove_unused_items(patient_item)
         progress(1.0, "Scene: done")
         return SceneNodes(patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes)
 
@@ -162,16 +165,15 @@ class _Builder:
             self.remove(found)
             found = None
         if found is None:
-            found = getattr(self.mrml, class_name)()
-            found.SetName(self.scene.GenerateUniqueName(name))
+            found = self.scene.AddNewNodeByClass(class_name, name)
             found.SetAttribute(f"{_OWNER}.patient", self.key)
             found.SetAttribute(f"{_OWNER}.part", key)
-            self.scene.AddNode(found)
             self.added.append(found)
         self.hierarchy.CreateItem(item, found)
         return found
 
     def remove(self, node: Any) -> None:
+        """Remove a node with its display and storage nodes and its item."""
         displays = node.GetNumberOfDisplayNodes() if hasattr(node, "GetNumberOfDisplayNodes") else 0
         attached = [node.GetNthDisplayNode(index) for index in range(displays)]
         if hasattr(node, "GetStorageNode"):
@@ -184,9 +186,13 @@ class _Builder:
                 self.scene.RemoveNode(other)
 
     def take_back(self) -> None:
+        """Remove what was added, so that a scene is not left half filled."""
         for node in reversed(self.added):
             if node.GetScene() is not None:
                 self.remove(node)
+        for item in reversed(self.added_items):
+            if self.hierarchy.GetNumberOfItemChildren(item) == 0:
+                self.hierarchy.RemoveItem(item, False, False)
 
     # The subject hierarchy
 
@@ -201,7 +207,18 @@ class _Builder:
             }[level]
             found = create(parent, name)
             self.hierarchy.SetItemUID(found, _OWNER, f"{self.key}/{key}")
+            self.added_items.append(int(found))
+        self.items.add(int(found))
         return int(found)
+
+    def remove_unused_items(self, patient: int) -> None:
+        """Remove the studies and folders that an earlier analysis of this patient needed and that are empty now."""
+        below: list[int] = []
+        self.hierarchy.GetItemChildren(patient, below, True)
+        for item in reversed(below):
+            ours = self.hierarchy.GetItemUID(item, _OWNER).startswith(f"{self.key}/")
+            if ours and item not in self.items and self.hierarchy.GetNumberOfItemChildren(item) == 0:
+                self.hierarchy.RemoveItem(item, False, False)
 
     def ancestor(self, node: Any, level: str) -> int:
         """Return the patient or study item above a node, 0 if there is none."""
@@ -472,6 +489,8 @@ class _Builder:
         ]
         for lesion in self.analysis.lesions:
             values = [observed_size_mm(lesion, lesion.at(record.name)) for record in records]
+            seen = next((index for index, value in enumerate(values) if value), len(values))
+            values[:seen] = [None] * seen  # a lesion that is not yet there is not drawn as one of size 0
             axis = "Short axis" if lesion.node else "Long axis"
             columns.append(Column(lesion.id, lesion.id, values, "number", "mm", f"{axis} of {lesion.id}"))
         columns.append(
