@@ -6,7 +6,7 @@ Source: Seymour 2017, doi 10.1016/S1470-2045(17)30074-8; answers of the EORTC RE
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .course import Course, CourseVisit, NonTargetLetter, Size
@@ -78,6 +78,7 @@ class Anchor:
     new_targets: tuple[tuple[str, int | None], ...]
     new_lesions: frozenset[str]
     progressed: frozenset[str]
+    has_non_targets: bool = True
     lowest_target: int | None = None
     lowest_new: int | None = None
 
@@ -287,6 +288,7 @@ def _anchor(visit: CourseVisit, base: OverallLetter, causes: Sequence[Cause]) ->
         tuple((item.lesion, item.tenths) for item in visit.new_targets),
         frozenset(item.lesion for item in visit.new_lesions),
         _progressed(visit),
+        bool(visit.non_targets),
         visit.total,
         visit.new_total,
     )
@@ -297,16 +299,10 @@ def _with_lowest(anchor: Anchor, visit: CourseVisit) -> Anchor:
         known = [value for value in (first, second) if value is not None]
         return min(known) if known else None
 
-    return Anchor(
-        anchor.day,
-        anchor.causes,
-        anchor.overall,
-        anchor.targets,
-        anchor.new_targets,
-        anchor.new_lesions,
-        anchor.progressed,
-        lower(anchor.lowest_target, visit.total),
-        lower(anchor.lowest_new, visit.new_total),
+    return replace(
+        anchor,
+        lowest_target=lower(anchor.lowest_target, visit.total),
+        lowest_new=lower(anchor.lowest_new, visit.new_total),
     )
 
 
@@ -454,7 +450,8 @@ def _what_confirms(anchor: Anchor, settings: IrecistSettings) -> str:
         if len(anchor.new_lesions) > len(anchor.new_targets):
             ways.append("any growth of a new non-target lesion")
     ways.append("an additional new lesion")
-    others = [name for name in ("target", "non-target") if name not in anchor.causes]
+    there = (("target", bool(anchor.targets)), ("non-target", anchor.has_non_targets))
+    others = [name for name, present in there if present and name not in anchor.causes]
     if others:
         ways.append(f"progression of the {' or '.join(others)} lesions")
     first = anchor.day + settings.confirm_min_days

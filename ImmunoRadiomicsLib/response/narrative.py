@@ -96,7 +96,8 @@ def _pending(
         ways.append(f"further target growth ≥ {in_mm(bar)} mm (sum ≥ {in_mm(anchor.total + bar)} mm)")
     elif anchor.targets:
         ways.append("target progression")
-    ways.append(f"{'' if 'non-target' in anchor.causes else 'unequivocal '}non-target growth")
+    if anchor.has_non_targets:
+        ways.append(f"{'' if 'non-target' in anchor.causes else 'unequivocal '}non-target growth")
     if "new lesion" in anchor.causes:
         ways.append("growth of the new lesions")
     options = f"{', '.join(ways)} or another new lesion would give iCPD."
