@@ -166,7 +166,8 @@ def propose_organ(lesion: Crop, anatomy: sitk.Image, ct: sitk.Image) -> OrganPro
     solid = shell & ~in_lung & (near_labels == Anatomy.BODY)
     bony = float((near_values[solid] > BONE_HU).mean()) if solid.any() else 0.0
     dense = float(values[lesion.box][lesion.voxels].mean())
-    if bony >= 0.3 or dense > BONE_HU:
+    # A pleural lesion touches ribs as well; what has a lung beside it needs more bone around it to lie in bone.
+    if bony >= (0.55 if lung_share >= 0.08 else 0.3) or dense > BONE_HU:
         return OrganProposal("bone", min(1.0, 0.5 + bony), f"{bony:.0%} of its surroundings are bone")
     place = _place(lesion, labels, axial_axis(ct), lateral_axis(ct))
     if place == "mediastinum":
