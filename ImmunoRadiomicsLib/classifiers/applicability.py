@@ -26,6 +26,7 @@ ADULT_YEARS = 18.0
 # One of twenty patients like those of the fitting data lies farther out than this by chance.
 FAR_OUT_SHARE = 0.05
 MISSING_SHARE = 0.5
+FEWEST_INPUTS = 3
 SMALL_LESION_VOXELS = 20
 
 
@@ -148,7 +149,7 @@ def input_doubts(bundle: Bundle, readings: Mapping[str, Reading]) -> Iterator[Do
             yield Doubt("not assessable", f"{spec.title} is not known and the answer rests on it")
     optional = [spec for spec in bundle.card.inputs if not spec.required]
     gaps = [spec for spec in lacking if not spec.required]
-    if optional and len(gaps) > MISSING_SHARE * len(optional):
+    if len(optional) >= FEWEST_INPUTS and len(gaps) > MISSING_SHARE * len(optional):
         names = ", ".join(spec.name for spec in gaps)
         yield Doubt(
             "caution",

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import sha256_of, write_text
 from ..resources import resource
-from ..serialise import from_json
+from ..serialise import from_json, json_schema
 from .model import MODEL_VERSION, EvidenceModel
 
 CARD_VERSION = "1.0"
@@ -190,6 +190,18 @@ def seal_bundle(path: Path) -> None:
     write_text(card_path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
+def bundle_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schemas of a bundle's files under the names of their schema files."""
+    return {
+        "card.schema.json": json_schema(
+            Card, title=CARD_FILE, description="What a bundle is, in the words and numbers that a user must see."
+        ),
+        "evidence-model.schema.json": json_schema(
+            EvidenceModel, title=EVIDENCE_FILE, description="Prior, contributions and rules of one flag."
+        ),
+    }
+
+
 def _read(kind: Any, path: Path, version_key: str, version: str) -> Any:
     data = _parse(path)
     written = data.get(version_key)
@@ -278,9 +290,11 @@ def _model_problems(card: Card, model: EvidenceModel) -> Iterator[str]:
 
 
 def _number_problems(model: EvidenceModel) -> Iterator[str]:
-    for item in (*model.priors, *model.limits):
-        if not 0 < item.lower <= item.probability <= item.upper < 1:
-            yield f"{item.lower}, {item.probability}, {item.upper} are no rising probabilities between 0 and 1."
+    probabilities = [(item.lower, item.probability, item.upper) for item in model.priors]
+    probabilities += [(item.lower, item.probability, item.upper) for item in model.limits]
+    for lower, probability, upper in probabilities:
+        if not 0 < lower <= probability <= upper < 1:
+            yield f"{lower}, {probability}, {upper} are no rising probabilities between 0 and 1."
     for term in model.terms:
         bounds = [value for value in (term.lower, term.ratio, term.upper) if value is not None]
         if min(bounds) <= 0 or bounds != sorted(bounds):

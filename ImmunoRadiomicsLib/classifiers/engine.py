@@ -21,9 +21,10 @@ from ..analysis import Evidence, Level
 from .bundles import Bundle, Card
 from .model import EvidenceModel, GroupLimit, Levels, Prior, RatioTerm, Regression, Shrinkage, TestTerm
 
-DRAWS = 4000
+DRAWS = 8000
 # Standard errors between the bounds of a 95 % confidence interval.
 _WIDTH_95 = 2 * 1.959963984540054
+_EXPECTED_SHARE = {"absent": 0.0, "present": 1.0, "unknown share": 0.5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ def evaluate(
         probability=float(expit(log_odds)),
         lower=float(low),
         upper=float(high),
-        prior=float(expit(base.log_odds)),
+        prior=priors[0].probability if len(priors) == 1 else float(expit(base.log_odds)),
         prior_lower=base.lower,
         prior_upper=base.upper,
         prior_source=base.source,
@@ -241,7 +242,8 @@ def _regression_parts(
         if limit is not None:
             values, value = np.minimum(values, limit), min(value, limit)
         point = coefficient * (value - origin)
-        note = f"{coefficient:+.3f} per unit, measured from {origin:.2f}"
+        unit = next((spec.unit for spec in card.inputs if spec.name == name), "")
+        note = f"{coefficient:+.3f} per {unit} from {origin:.2f} on"
         if limit is not None and reading.value > limit:
             note += "; more than the largest value that the fit tells apart, counted as that"
         note = f"{note}; {reading.note}" if reading.note else note
@@ -265,16 +267,14 @@ def _ratio_part(
         drawn = drawn * np.clip(factors, 0.0, 1.0)
     note = _ratio_note(term, counted)
     source = card.cite(term.source)
-    random = stream(seed, f"share {term.id}")
+    share = _share(term, seed)
     if reading.value is None:
         note = f"{reading.note}; {note}"
-        if term.reference == "absent":
-            return _Part(
-                term.title, reading.shown, 0.0, np.zeros(DRAWS), "missing", source, note + "; counted as absent"
-            )
-        share = random.uniform(size=DRAWS)
-        present = random.uniform(size=DRAWS) < share
-        return _Part(term.title, reading.shown, 0.0, drawn * (present - share), "missing", source, note)
+        if term.reference == "unknown share":
+            present = stream(seed, f"missing {term.id}").uniform(size=DRAWS) < share
+            return _Part(term.title, reading.shown, 0.0, drawn * (present - share), "missing", source, note)
+        note += f"; counted as {term.reference}"
+        return _Part(term.title, reading.shown, 0.0, np.zeros(DRAWS), "missing", source, note)
     if term.form == "per unit":
         amount = _amount(term, np.array([reading.value]))[0]
         amounts = np.full(DRAWS, amount) if reading.draws is None else _amount(term, reading.draws)
@@ -284,12 +284,17 @@ def _ratio_part(
         present_here = point != 0
     else:
         present_here = bool(reading.value)
-        share = random.uniform(size=DRAWS) if term.reference == "unknown share" else np.zeros(DRAWS)
-        expected = 0.5 if term.reference == "unknown share" else 0.0
-        point = counted * (float(present_here) - expected)
+        point = counted * (float(present_here) - _EXPECTED_SHARE[term.reference])
         draws = drawn * (float(present_here) - share)
     note = f"{note}; {reading.note}" if reading.note else note
     return _Part(term.title, reading.shown, point, draws, "used", source, note, term.group, present_here)
+
+
+def _share(term: RatioTerm, seed: int) -> np.ndarray:
+    """Return draws of the share of patients with the feature among those whom the prior describes."""
+    if term.reference == "unknown share":
+        return stream(seed, f"share {term.id}").uniform(size=DRAWS)
+    return np.full(DRAWS, _EXPECTED_SHARE[term.reference])
 
 
 def _amount(term: RatioTerm, values: np.ndarray) -> np.ndarray:
@@ -305,6 +310,8 @@ def _ratio_note(term: RatioTerm, counted: float) -> str:
     text = f"{term.measure} {term.ratio:g}{bounds}{unit}, {how}"
     if term.reference == "unknown share":
         text += ", half of it counted for presence and half against absence"
+    elif term.reference == "present":
+        text += ", counted against its absence"
     return f"{text}; {term.note}" if term.note else text
 
 
@@ -381,7 +388,7 @@ def _evidence(part: _Part) -> Evidence:
     return Evidence(
         name=part.name,
         value=part.shown,
-        log_odds=float(part.point) if counted else 0.0,
+        log_odds=float(part.point) + 0.0 if counted else 0.0,
         lower=float(low),
         upper=float(high),
         use=part.use,

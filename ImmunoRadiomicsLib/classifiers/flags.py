@@ -94,7 +94,7 @@ def choose_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
         As ``assess`` does.
     """
     given: dict[str, Bundle] = {}
-    problems = []
+    problems: list[str] = []
     for path in paths:
         try:
             bundle = load_bundle(path)

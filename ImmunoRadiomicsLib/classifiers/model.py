@@ -58,9 +58,10 @@ class RatioTerm:
     """A published ratio of odds (or of risks) for a feature that is present, or per unit of a measured value.
 
     ``reference`` says what a patient without the feature is compared with. `absent`: the prior is the risk without it (rare
-    features), an unknown feature counts as absent. `unknown share`: the prior is an average over patients with and
-    without it, in a share that the source does not give; the share is taken as uniform on 0 to 1, so presence counts
-    +1/2, absence -1/2 and ignorance 0 times the log ratio, with the spread that follows.
+    features), an unknown feature counts as absent. `present`: the prior is the risk with it, so that only its absence
+    counts. `unknown share`: the prior is an average over patients with and without it, in a share that the source does
+    not give; the share is taken as uniform on 0 to 1, so presence counts +1/2, absence -1/2 and ignorance 0 times the log
+    ratio, with the spread that follows.
 
     A per-unit term counts the distance beyond ``origin`` in the given ``direction`` and never more than ``ceiling_ratio``.
     ``at_risk`` is the risk at which a ratio of risks was measured; it turns it into a ratio of odds. ``adjusted`` False means the
@@ -76,7 +77,7 @@ class RatioTerm:
     lower: float | None
     upper: float | None
     adjusted: bool
-    reference: Literal["absent", "unknown share"]
+    reference: Literal["absent", "present", "unknown share"]
     group: str | None
     tumour: Tumour
     source: str
@@ -176,7 +177,8 @@ class EvidenceModel:
     def inputs(self) -> tuple[str, ...]:
         """Names of everything the model reads."""
         names = list(self.regression.inputs) if self.regression else []
-        names += [item.input for item in (*self.terms, *self.tests)]
+        names += [term.input for term in self.terms]
+        names += [test.input for test in self.tests]
         return tuple(dict.fromkeys(names))
 
     def prior(self, identifier: str) -> Prior:

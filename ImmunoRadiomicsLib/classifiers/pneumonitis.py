@@ -236,9 +236,10 @@ def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
             "caution",
             "a dense zone of the baseline lungs needs a reader: interstitial abnormality or shallow inspiration",
         )
-    for item in changes:
-        if not item.assessable:
-            yield Doubt("caution", f"the lungs of {item.timepoint} could not be compared with the baseline")
+    compared = {item.timepoint for item in changes if item.assessable}
+    for record in case.timepoints:
+        if record.day > 0 and record.name not in compared:
+            yield Doubt("caution", f"the lungs of {record.name} could not be compared with the baseline")
 
 
 def _context(case: Case, bundle: Bundle, changes: Sequence[LungChange]) -> Iterator[Evidence]:

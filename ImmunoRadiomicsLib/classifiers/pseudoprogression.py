@@ -196,9 +196,8 @@ def _predict(
     posterior = evaluate(bundle, readings, priors=(prior,), nsclc=case.nsclc, seed=case.seed)
     grown = ", ".join(f"{item.lesion} {_size_change(item)}" for item in growths)
     answer = (
-        f"{visit.timepoint} (day {visit.day}) is a first progression that no later scan has confirmed: {grown}; "
-        f"the chance that the next scan will not confirm it is {span(posterior)}, against {percent(prior.probability)} for such "
-        "progressions in general"
+        f"the first progression, at {visit.timepoint} (day {visit.day}), has not been scanned again: {grown}; the chance that the "
+        f"next scan will not confirm it is {span(posterior)}, against {percent(prior.probability)} for progressions in general"
     )
     return replace(
         empty,
@@ -250,14 +249,12 @@ def _retrospective(empty: Flag, case: Case, visit: Visit, later: Sequence[Visit]
 
 
 def _unmeasured_reason(visit: Visit, prior: Prior) -> str:
-    what = (
-        "a new lesion alone"
-        if visit.new_lesion == "yes" and visit.target != "PD" and visit.non_target != "PD"
-        else ("disease that was judged and not measured")
-    )
+    new_alone = visit.new_lesion == "yes" and visit.target != "PD" and visit.non_target != "PD"
+    what = "a new lesion alone" if new_alone else "disease that was judged and not measured"
     return sentence(
         [
-            f"{visit.timepoint} (day {visit.day}) progresses by {what}, and the likelihood is one of measured growth",
+            f"the first progression, at {visit.timepoint} (day {visit.day}), is one by {what}, and the likelihood is one of measured "
+            "growth",
             f"what is known is the prior: {percent(prior.probability)} ({percent(prior.lower)} to {percent(prior.upper)}) of the "
             "progressions that are scanned again are not confirmed",
         ]

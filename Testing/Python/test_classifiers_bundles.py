@@ -1,0 +1,276 @@
+"""Bundles: what is shipped cites its sources and equals them; what is damaged is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from ImmunoRadiomicsLib.classifiers import list_bundles, load_bundle, seal_bundle
+from ImmunoRadiomicsLib.classifiers.bundles import bundle_schemas
+from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
+from ImmunoRadiomicsLib.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "Resources" / "Classifiers"
+IDS = ("hyperprogression-evidence", "pneumonitis-evidence", "pseudoprogression-evidence")
+
+# (bundle, term) -> (ratio, lower, upper) as published.
+PUBLISHED_RATIOS = {
+    ("hyperprogression-evidence", "ldh-nsclc"): (2.285, 1.360, 3.839),
+    ("hyperprogression-evidence", "ldh-other"): (2.32, 1.51, 3.58),
+    ("hyperprogression-evidence", "liver-nsclc"): (3.173, 1.920, 5.244),
+    ("hyperprogression-evidence", "liver-other"): (3.35, 2.09, 5.35),
+    ("pneumonitis-evidence", "ild"): (5.78, 3.08, 10.85),
+    ("pneumonitis-evidence", "respiratory"): (2.43, 1.45, 4.07),
+    ("pneumonitis-evidence", "honeycombing"): (6.11, 2.37, 15.79),
+    ("pneumonitis-evidence", "ground-glass"): (11.48, 1.13, 116.74),
+    ("pneumonitis-evidence", "ila"): (6.64, 1.78, 24.8),
+    ("pneumonitis-evidence", "emphysema"): (1.227, 1.053, 1.430),
+    ("pneumonitis-evidence", "thoracic-rt"): (2.07, 1.34, 3.19),
+    ("pneumonitis-evidence", "radiation-pneumonitis"): (3.62, 1.53, 8.58),
+    ("pneumonitis-evidence", "squamous"): (1.31, 1.18, 1.45),
+    ("pneumonitis-evidence", "pd1"): (3.54, 1.05, 11.98),
+    ("pneumonitis-evidence", "combination"): (3.47, None, None),
+    ("pneumonitis-evidence", "albumin"): (0.889, 0.808, 0.979),
+}
+PUBLISHED_PRIORS = {
+    ("pseudoprogression-evidence", "any"): (0.15, 0.08, 0.26),
+    # 14 of 78, with Wilson's interval.
+    ("pseudoprogression-evidence", "melanoma"): (0.179, 0.110, 0.279),
+    ("pneumonitis-evidence", "trial"): (0.0279, 0.0239, 0.0323),
+    ("pneumonitis-evidence", "real-world"): (0.16, 0.14, 0.18),
+}
+
+
+def content(identifier: str, name: str) -> dict[str, Any]:
+    return json.loads((SHIPPED / identifier / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path):
+    """Copies a shipped bundle, lets a test change its files, and seals it again unless told not to."""
+
+    def make(identifier: str = "hyperprogression-evidence", *, card=None, model=None, seal: bool = True) -> Path:
+        folder = tmp_path / identifier
+        shutil.copytree(SHIPPED / identifier, folder)
+        for name, change in (("card.json", card), ("model.json", model)):
+            if change is not None:
+                data = json.loads((folder / name).read_text(encoding="utf-8"))
+                change(data)
+                (folder / name).write_text(json.dumps(data), encoding="utf-8")
+        if seal:
+            seal_bundle(folder)
+        return folder
+
+    return make
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as error:
+        load_bundle(folder)
+    assert str(folder) in str(error.value)
+    return str(error.value)
+
+
+def test_one_evidence_bundle_per_flag_is_shipped() -> None:
+    bundles = list_bundles()
+    assert tuple(item.card.id for item in bundles) == IDS
+    assert {item.card.flag for item in bundles} == {"pseudoprogression", "hyperprogression", "pneumonitis"}
+    assert all(item.folder.name == item.card.id for item in bundles)
+
+
+@pytest.mark.parametrize("identifier", IDS)
+def test_shipped_files_fit_their_schemas(identifier: str) -> None:
+    schemas = bundle_schemas()
+    for name, schema in schemas.items():
+        written = json.loads((ROOT / "Resources" / "Schemas" / name).read_text(encoding="utf-8"))
+        assert written == schema
+    jsonschema.Draft202012Validator(schemas["card.schema.json"]).validate(content(identifier, "card.json"))
+    jsonschema.Draft202012Validator(schemas["evidence-model.schema.json"]).validate(content(identifier, "model.json"))
+
+
+def numbers_without_source(data: Any, sources: set[str], covered: bool = False, where: str = "") -> list[str]:
+    """Places of numbers that neither their object nor one around it gives a listed source for."""
+    if isinstance(data, bool) or data is None or isinstance(data, str):
+        return []
+    if isinstance(data, int | float):
+        return [] if covered else [where]
+    if isinstance(data, list):
+        return [
+            place
+            for index, item in enumerate(data)
+            for place in numbers_without_source(item, sources, covered, f"{where}[{index}]")
+        ]
+    here = covered or data.get("source") in sources
+    return [
+        place for key, item in data.items() for place in numbers_without_source(item, sources, here, f"{where}.{key}")
+    ]
+
+
+@pytest.mark.parametrize("identifier", IDS)
+def test_every_number_has_a_source(identifier: str) -> None:
+    card, model = content(identifier, "card.json"), content(identifier, "model.json")
+    sources = {item["id"] for item in card["sources"]}
+    assert all(item["citation"] and item["reference"] for item in card["sources"])
+    assert numbers_without_source(model, sources) == []
+    # The figures of the validation are those that the refit prints on the data of `training`.
+    validation = card.pop("validation")
+    assert numbers_without_source(card, sources) == []
+    assert (validation["internal"] is None) == (card["training"]["patients"] is None)
+
+
+@pytest.mark.parametrize(("key", "expected"), PUBLISHED_RATIOS.items(), ids=str)
+def test_ratios_are_the_published_ones(key: Any, expected: tuple[float, float | None, float | None]) -> None:
+    bundle, term = key
+    found = next(item for item in content(bundle, "model.json")["terms"] if item["id"] == term)
+    assert (found["ratio"], found["lower"], found["upper"]) == expected
+
+
+def test_no_other_ratio_or_prior_is_shipped() -> None:
+    ratios = {(name, item["id"]) for name in IDS for item in content(name, "model.json")["terms"]}
+    priors = {(name, item["id"]) for name in IDS for item in content(name, "model.json")["priors"]}
+    assert ratios == set(PUBLISHED_RATIOS)
+    assert priors == set(PUBLISHED_PRIORS)
+
+
+@pytest.mark.parametrize(("key", "expected"), PUBLISHED_PRIORS.items(), ids=str)
+def test_priors_are_the_published_ones(key: Any, expected: tuple[float, float, float]) -> None:
+    bundle, prior = key
+    found = next(item for item in content(bundle, "model.json")["priors"] if item["id"] == prior)
+    assert (found["probability"], found["lower"], found["upper"]) == expected
+
+
+def test_counts_errors_and_limits_are_the_published_ones() -> None:
+    pseudo = content("pseudoprogression-evidence", "model.json")
+    (ctdna,) = pseudo["tests"]
+    assert (ctdna["hits"], ctdna["cases"], ctdna["rejections"], ctdna["others"]) == (9, 9, 18, 20)
+    assert pseudo["measurement_error"]["sd_log_diameter"] == 0.120
+    assert content("hyperprogression-evidence", "model.json")["measurement_error"]["sd_log_diameter"] == 0.120
+    (limit,) = content("pneumonitis-evidence", "model.json")["limits"]
+    assert (limit["probability"], limit["lower"], limit["upper"]) == (0.30, 0.24, 0.36)
+
+
+def test_one_shrinkage_serves_both_bundles() -> None:
+    hyper, pneumonitis = (content(name, "model.json")["shrinkage"] for name in IDS[:2])
+    assert hyper["factor"] == pneumonitis["factor"]
+    assert hyper["standard_deviation"] == pneumonitis["standard_deviation"]
+
+
+def test_lung_diseases_are_one_cause_and_rmh_is_no_term() -> None:
+    terms = content("pneumonitis-evidence", "model.json")["terms"]
+    groups = {item["id"]: item["group"] for item in terms}
+    together = {groups[name] for name in ("ild", "ila", "honeycombing", "ground-glass", "respiratory", "emphysema")}
+    assert len(together) == 1
+    assert None not in together
+    assert groups["thoracic-rt"] == groups["radiation-pneumonitis"] is not None
+    assert not [item for item in content("hyperprogression-evidence", "model.json")["terms"] if "rmh" in item["id"]]
+
+
+def test_a_copy_that_is_sealed_loads(copy) -> None:
+    assert load_bundle(copy()).card.id == "hyperprogression-evidence"
+
+
+def test_a_changed_model_is_refused(copy) -> None:
+    folder = copy()
+    path = folder / "model.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("2.285", "2.286"), encoding="utf-8")
+    assert "SHA-256 differs" in refusal(folder)
+
+
+def test_a_missing_model_is_refused(copy) -> None:
+    folder = copy()
+    (folder / "model.json").unlink()
+    assert "missing" in refusal(folder)
+
+
+def test_a_link_in_place_of_the_model_is_refused(copy, tmp_path: Path) -> None:
+    folder = copy()
+    (folder / "model.json").rename(tmp_path / "elsewhere.json")
+    (folder / "model.json").symlink_to(tmp_path / "elsewhere.json")
+    assert "model.json" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["../model.json", "/etc/hostname", "a\\b.json", ".."])
+def test_a_file_outside_the_bundle_is_refused(copy, name: str) -> None:
+    folder = copy(card=lambda card: card["sha256"].update({name: "0" * 64}), seal=False)
+    assert "plain file name" in refusal(folder)
+
+
+@pytest.mark.parametrize(("file", "key"), [("card", "card_version"), ("model", "model_version")])
+def test_a_later_version_is_refused(copy, file: str, key: str) -> None:
+    text = refusal(copy(**{file: lambda data: data.update({key: "1.10"})}))
+    assert "reads up to 1.0" in text
+    assert "1.10" in text
+
+
+@pytest.mark.parametrize("version", ["0.9", None, 1.0, "x"])
+def test_an_unknown_version_is_refused(copy, version: Any) -> None:
+    assert "card_version" in refusal(copy(card=lambda card: card.update(card_version=version)))
+
+
+def test_an_undeclared_input_is_refused(copy) -> None:
+    def drop(card: dict[str, Any]) -> None:
+        card["inputs"] = [item for item in card["inputs"] if item["name"] != "ldh_high"]
+
+    assert "'ldh_high', which the card does not declare" in refusal(copy(card=drop))
+
+
+def test_an_unlisted_source_is_refused(copy) -> None:
+    assert "'hearsay'" in refusal(copy(model=lambda model: model["terms"][0].update(source="hearsay")))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "word"),
+    [
+        ("card", lambda data: data.pop("endpoint"), "endpoint"),
+        ("card", lambda data: data.update(surprise=1), "surprise"),
+        ("card", lambda data: data.update(kind="pickle"), "pickle"),
+        ("card", lambda data: data.update(flag="pneumonitis"), "the model answers hyperprogression"),
+        ("card", lambda data: data["inputs"].append(data["inputs"][0]), "listed twice"),
+        ("card", lambda data: data["sources"][0].update(reference=" "), "no reference"),
+        ("card", lambda data: data["inputs"][1].update(low=9), "above high"),
+        ("model", lambda data: data["terms"][0].update(ratio="2.3"), "a number is needed"),
+        ("model", lambda data: data["terms"][0].update(lower=3.0), "in order"),
+        ("model", lambda data: data["terms"][0].update(form="per unit"), "origin"),
+        ("model", lambda data: data["terms"][0].update(measure="risk ratio"), "at which it was measured"),
+        ("model", lambda data: data.update(shrinkage=None), "shrinkage"),
+        ("model", lambda data: data["regression"].update(coefficients=[1.0]), "differ in length"),
+        ("model", lambda data: data["regression"]["covariance"][0].__setitem__(0, -1.0), "positive definite"),
+        ("model", lambda data: data["regression"]["scatter"].pop(), "scatter"),
+        ("model", lambda data: data["regression"].update(distance_inputs=["sites", "age"]), "distance input"),
+    ],
+)
+def test_a_wrong_form_is_refused(copy, file: str, change: Any, word: str) -> None:
+    assert word in refusal(copy(**{file: change}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"card_version": NaN}', "\xff"])
+def test_a_card_that_is_no_json_object_is_refused(copy, text: str) -> None:
+    folder = copy()
+    (folder / "card.json").write_bytes(text.encode("latin-1"))
+    assert "card.json" in refusal(folder)
+
+
+def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(tmp_path)
+
+
+def test_a_given_bundle_takes_the_place_of_the_shipped_one(copy) -> None:
+    folder = copy(card=lambda card: card.update(version="9.9.9"))
+    chosen = choose_bundles([folder])
+    assert chosen["hyperprogression"].card.version == "9.9.9"
+    assert chosen["pneumonitis"].folder == SHIPPED / "pneumonitis-evidence"
+
+
+def test_every_unusable_bundle_is_named_at_once(copy, tmp_path: Path) -> None:
+    trained = copy(card=lambda card: card.update(kind="linear"))
+    with pytest.raises(InputError) as error:
+        choose_bundles([trained, SHIPPED / "pneumonitis-evidence", SHIPPED / "pneumonitis-evidence", tmp_path / "none"])
+    assert len(error.value.problems) == 3
+    assert "kind linear" in error.value.problems[0]
+    assert "one bundle per flag" in error.value.problems[1]
