@@ -101,12 +101,11 @@ def study_from_nodes(
     mrml = mrml_classes()
     register_converters(mrml)
     said = _Notes()
-    grids = {
-        id(node): _grid(node, transformed, said)
-        for chosen in timepoints
-        for node in (chosen.volume, chosen.pet)
-        if node is not None
-    }
+    grids: dict[int, _Grid] = {}
+    for chosen in timepoints:
+        for node in (chosen.volume, chosen.pet):
+            if node is not None and (grid := _grid(node, transformed, said)) is not None:
+                grids[id(node)] = grid
     for chosen in timepoints:
         _check_segmentation(chosen, transformed, said)
     if said.problems:
@@ -205,8 +204,14 @@ def _check_segmentation(chosen: ChosenTimepoint, transformed: str, said: _Notes)
     node = chosen.segmentation
     if node is None:
         return
-    if node.GetSegmentation().GetNumberOfSegments() == 0:
+    segmentation = node.GetSegmentation()
+    names = [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+    if not names:
         said.problems.append(f"Segmentation '{node.GetName()}' is empty. Draw the lesions, or choose no segmentation.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        said.problems.append(
+            f"Segmentation '{node.GetName()}' has several segments named {', '.join(repeated)}. Give each its own name."
+        )
     parent = node.GetParentTransformNode()
     if parent is chosen.volume.GetParentTransformNode() or _to_world(node) is None:
         return
@@ -217,8 +222,7 @@ def _check_segmentation(chosen: ChosenTimepoint, transformed: str, said: _Notes)
         said.notes.append(f"{place}; its copy was moved accordingly.")
 
 
-def _image(node: Any, grid: _Grid | None) -> sitk.Image:
-    assert grid is not None  # noqa: S101 - a volume without a grid is a problem, and problems were raised
+def _image(node: Any, grid: _Grid) -> sitk.Image:
     image = sitk.GetImageFromArray(volume_array(node))
     image.SetSpacing(grid.spacing.tolist())
     image.SetOrigin((LPS_TO_RAS @ grid.origin).tolist())
@@ -241,26 +245,23 @@ def _write_segments(mrml: SimpleNamespace, chosen: ChosenTimepoint, image: sitk.
             raise InputError(
                 f"Segmentation '{node.GetName()}' cannot be turned into voxels. Choose another segmentation."
             )
-    to_world = transform_to_world(node)
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
     layers: dict[int, np.ndarray] = {}
-    masks, colours, terminologies = [], {}, {}
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment = segmentation.GetNthSegment(index)
+
+    def mask(segment: Any) -> np.ndarray:
         labelmap = segment.GetRepresentation(_LABELMAP)
-        if id(labelmap) not in layers:
+        if id(labelmap) not in layers:  # segments that do not overlap share one labelmap
             moved = mrml.vtkOrientedImageData()
             mrml.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
-                labelmap, reference, moved, False, False, to_world
+                labelmap, reference, moved, False, False, transform_to_world(node)
             )
             layers[id(labelmap)] = image_array(moved)
-        name = segment.GetName()
-        masks.append((name, layers[id(labelmap)] == segment.GetLabelValue()))
-        colours[name] = segment.GetColor()
-        if entry := segment_terminology(segment):
-            terminologies[name] = entry
-    names = [name for name, _ in masks]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            f"Segmentation '{node.GetName()}' has several segments named {', '.join(repeated)}. Give each its own name."
-        )
-    write_segmentation(segmentation_from_arrays(masks, image, colours=colours, terminologies=terminologies), path)
+        return layers[id(labelmap)] == segment.GetLabelValue()
+
+    written = segmentation_from_arrays(
+        ((segment.GetName(), mask(segment)) for segment in segments),
+        image,
+        colours={segment.GetName(): segment.GetColor() for segment in segments},
+        terminologies={segment.GetName(): entry for segment in segments if (entry := segment_terminology(segment))},
+    )
+    write_segmentation(written, path)

@@ -246,6 +246,14 @@ def test_every_problem_is_said_at_once(chosen, tmp_path):
     assert len(caught.value.problems) == 4
 
 
+def test_segments_of_one_name_are_refused_before_anything_is_written(chosen, tmp_path):
+    _, points, _, _ = chosen
+    points[0].segmentation.GetSegmentation().GetNthSegment(1).SetName("L1")
+    with pytest.raises(InputError, match="several segments named L1"):
+        study_from_nodes(tmp_path / "study", "P", points)
+    assert not (tmp_path / "study").exists()
+
+
 def test_an_identity_transform_is_none(chosen, tmp_path):
     scene, points, _, _ = chosen
     node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "identity")
