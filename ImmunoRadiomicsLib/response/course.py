@@ -225,7 +225,7 @@ def _judged(item: Measurement | None) -> str:
     if item is None:
         return "not evaluated"
     normal_node = item.node and item.short_mm is not None and tenths(item.short_mm) < NORMAL_NODE
-    return "absent" if normal_node and item.status == "present" else item.status
+    return "absent" if normal_node and item.status in ("present", "measured", "too small") else item.status
 
 
 def _first_seen(items: Iterable[Measurement], *, backdate: bool) -> int | None:

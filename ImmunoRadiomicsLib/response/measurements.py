@@ -821,6 +821,8 @@ def _read_row(
             return None
         if status == "measured" and size == 0:
             status = "absent"
+        if status == "absent" and size and node and size < NORMAL_NODE_MM:
+            status = "measured"
         if status == "absent" and size:
             reader.problem(row.number, f"{name} is absent but has a size of {size} mm.")
         if status == "not evaluated" and size is not None:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..analysis import Response
 from ..errors import InputError
+from ..files import whole_file
 from .burden import CRITERIA as BURDEN_CRITERIA
 from .burden import BurdenVisit, assess_burden, best_burden
 from .engine import ResponseSettings, respond
 from .irecist import IrecistSettings, best_irecist, confirmed_progression_day
 from .measurements import PatientMeasurements, find_columns, parse_date, read_measurements, read_table
+from .pet_table import (
+    PET_BEST_COLUMNS,
+    PET_COLUMNS,
+    PET_CRITERIA,
+    assess_pet,
+    pet_best_row,
+    pet_rows,
+    read_pet,
+)
 from .recist import (
     BestResponseSettings,
     DatedResponse,
@@ -30,7 +39,7 @@ RESPONSE_COLUMNS = (
     "patient", "day", "sum_mm", "baseline_mm", "nadir_mm", "target", "non_target", "new_lesion", "recist", "irecist", "rule",
 )  # fmt: skip
 BEST_COLUMNS = ("patient", "bor", "confirmed_bor", "ibor", "progression_day")
-CRITERIA = ("recist1.1", "irecist", *BURDEN_CRITERIA)
+CRITERIA = ("recist1.1", "irecist", *BURDEN_CRITERIA, *PET_CRITERIA)
 
 _LETTERS = {
     **{letter.lower(): letter for letter in ("CR", "PR", "SD", "PD", "NE", "ND")},
@@ -85,7 +94,7 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
     A table of measurements (see `read_measurements`) gives ``out`` with a row per visit and `best.csv` beside it with a row per
     patient. A table of visit responses (patient, day, response) gives ``out`` with a row per patient. RECIST 1.1 and iRECIST are
     always given; ``criteria`` decides whose sums, nadir, target response, rule and progression day are, and adds a column for
-    any other criterion. Days are those of the table; the least duration of stable disease counts from day 0 of the table, or
+    any other criterion. The metabolic criteria read a table of uptake instead (see `read_pet`). Days are those of the table; the least duration of stable disease counts from day 0 of the table, or
     from the baseline where that is later.
 
     Nothing is written unless everything could be computed, and no file is ever half-written.
@@ -98,6 +107,18 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
     settings = settings or TableSettings()
     name = _criterion(criteria)
     immune = name == "irecist"
+    beside = out.with_name("best.csv")
+    if name in PET_CRITERIA:
+        _not_beside(out, beside)
+        courses = [(course, assess_pet(course, name)) for course in read_pet(table)]
+        return TableResult(
+            _write_all(
+                {
+                    out: (PET_COLUMNS, [row for course, found in courses for row in pet_rows(course, found)]),
+                    beside: (PET_BEST_COLUMNS, [pet_best_row(course, found) for course, found in courses]),
+                }
+            )
+        )
     header, _ = read_table(table)
     columns = find_columns(header, _VISIT_COLUMNS)
     lesions = find_columns(
@@ -106,9 +127,7 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
     if ("response" in columns or "irecist" in columns) and not lesions:
         best = _best_of_visits(table, settings.response.best, immune=immune)
         return TableResult(_write_all({out: (BEST_COLUMNS, best)}))
-    beside = out.with_name("best.csv")
-    if beside == out:
-        raise InputError(f"{out}: best.csv is the name of the table beside the responses. Choose another name.")
+    _not_beside(out, beside)
     read = read_measurements(table, prebaseline=settings.prebaseline)
     response = replace(settings.response, criterion="irecist" if immune else "recist1.1")
     results = [(patient, _respond(patient, response)) for patient in read.patients]
@@ -143,6 +162,11 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
         ).items():
             files[settings.plots / f"{plot}.svg"] = svg
     return TableResult(_write_all(files), read.notes)
+
+
+def _not_beside(out: Path, beside: Path) -> None:
+    if beside == out:
+        raise InputError(f"{out}: best.csv is the name of the table beside the responses. Choose another name.")
 
 
 def _criterion(text: str) -> str:
@@ -344,30 +368,20 @@ def _text(value: object) -> str:
 def _write_all(
     files: Mapping[Path, tuple[Sequence[str], Iterable[Sequence[object]]] | str],
 ) -> tuple[Path, ...]:
-    """Write every file beside its place first and move them there only when all are complete."""
-    pending: list[tuple[str, Path]] = []
+    """Write every file beside its place first and give them their names only when all are complete."""
     try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-            pending.append((temporary, path))
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        with ExitStack() as stack:
+            for path, content in files.items():
+                temporary = stack.enter_context(whole_file(path))
                 if isinstance(content, str):
-                    file.write(content)
-                else:
+                    temporary.write_text(content, encoding="utf-8", newline="\n")
+                    continue
+                with temporary.open("w", encoding="utf-8", newline="") as file:
                     writer = csv.writer(file, lineterminator="\n")
                     writer.writerow(content[0])
                     writer.writerows([_text(value) for value in row] for row in content[1])
-        for temporary, path in pending:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{error.filename or 'output'}: cannot be written ({error.strerror}).") from None
-    finally:
-        for temporary, _ in pending:
-            Path(temporary).unlink(missing_ok=True)
     return tuple(files)
 
 

@@ -382,6 +382,43 @@ def test_1472_real_series(tmp_path):
     assert len(first) > 500
 
 
+def test_other_criteria_add_a_column(tmp_path):
+    table = write(tmp_path, ONE_PATIENT)
+    respond_table(table, "irRC", tmp_path / "out.csv")
+    rows = read(tmp_path / "out.csv")
+    assert [(row["irrc"], row["recist"]) for row in rows] == [("irSD", "PD"), ("irPR", "PR")]
+    assert rows[0]["rule"].startswith("burden 3300 mm², baseline 2660")
+    assert read(tmp_path / "best.csv")[0]["irrc"] == "irSD"
+    for name in ("irrecist", "irrecist-bohnsack", "imrecist", "volumetric"):
+        respond_table(table, name, tmp_path / "out.csv")
+        assert len(read(tmp_path / "out.csv")) == 2
+
+
+UPTAKE = (
+    "patient,day,lesion,sul_peak,new,diameter_mm\n"
+    "A,0,T1,8.0,0,30\nA,0,T2,5.0,0,20\nA,56,T1,10.4,0,30\nA,70,T1,12,0,30\nA,98,T1,12,0,30\n"
+    "B,0,T1,8.0,0,30\nB,56,T1,5.6,0,30\nB,112,,,,\n"
+)
+
+
+def test_metabolic_criteria_read_a_table_of_uptake(tmp_path):
+    table = write(tmp_path, UPTAKE, "pet.csv")
+    for name, expected, best in (
+        ("percist", ["PMD", "PMD", "PMD", "PMR", "CMR"], [("PMD", "56"), ("CMR", "")]),
+        ("iPERCIST", ["UPMD", "UPMD", "CPMD", "PMR", "CMR"], [("CPMD", "56"), ("CMR", "")]),
+        ("imPERCIST5", ["SMD", "SMD", "SMD", "PMR", "CMR"], [("SMD", ""), ("CMR", "")]),
+        ("percimt", ["PMR", "PMR", "PMR", "SMD", "CMR"], [("PMR", ""), ("CMR", "")]),
+    ):
+        respond_table(table, name, tmp_path / "out.csv")
+        assert [row["response"] for row in read(tmp_path / "out.csv")] == expected, name
+        assert [(row["best"], row["progression_day"]) for row in read(tmp_path / "best.csv")] == best, name
+    with pytest.raises(InputError) as caught:
+        respond_table(
+            write(tmp_path, UPTAKE + "B,112,T9,-3,0,\nB,112,T8,,0,\n", "bad.csv"), "percist", tmp_path / "out.csv"
+        )
+    assert [text.split("row ")[1][:2] for text in caught.value.problems] == ["10", "11"]
+
+
 def test_best_responses_do_not_depend_on_the_order_of_rows():
     series = [DatedResponse(42, "PR"), DatedResponse(84, "CR"), DatedResponse(120, "CR")]
     assert best_response(series[::-1]) == best_response(series)
