@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..analysis import Analysis, Flag, Lesion
-from .measures import percent_change, reference_observation, response_size_mm
+from .measures import change_percent, days, reference_observation, response_size_mm
 
 WIDTH = 560.0
 HEIGHT = 310.0
@@ -108,6 +108,11 @@ def nice_ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def minus(day: int) -> str:
+    """Return a whole number with a true minus."""
+    return str(day).replace("-", "−")
+
+
 def signed(value: float, digits: int = 0) -> str:
     """Return a number with its sign, a true minus, and no sign before zero."""
     text = f"{abs(value):.{digits}f}"
@@ -142,7 +147,7 @@ def _day_scale(days: Iterable[int]) -> tuple[_Scale, tuple[Tick, ...]]:
     ticks: list[Tick] = []
     for day in every:
         if not ticks or scale(day) - ticks[-1].at >= 30:
-            ticks.append(Tick(scale(day), str(day).replace("-", "−")))
+            ticks.append(Tick(scale(day), minus(day)))
     return scale, tuple(ticks)
 
 
@@ -199,16 +204,15 @@ def sum_chart(analysis: Analysis) -> Chart | None:
 
 def lesion_chart(analysis: Analysis) -> Chart | None:
     """Return the chart of each lesion's change in % of its baseline diameter (of its first one where it is new)."""
-    day = {item.name: item.day for item in analysis.timepoints}
+    day = days(analysis)
     series: list[tuple[Lesion, str, list[tuple[int, float, float]]]] = []
     for lesion in analysis.lesions:
         start = reference_observation(analysis, lesion)
-        first = response_size_mm(lesion, start)
         points = []
         for seen in lesion.observations:
             size = response_size_mm(lesion, seen)
-            change = percent_change(first, size)
-            if seen.timepoint in day and size is not None and change is not None and seen.merged_into is None:
+            change = change_percent(analysis, lesion, start, seen)
+            if seen.timepoint in day and size is not None and change is not None:
                 points.append((day[seen.timepoint], change, size))
         if points and start is not None:
             new = start.timepoint != analysis.baseline
@@ -225,7 +229,7 @@ def lesion_chart(analysis: Analysis) -> Chart | None:
             label,
             number,
             tuple(
-                Dot(x(when), y(change), f"{lesion.id}, day {when}: {size:.1f} mm ({signed(change)} %)")
+                Dot(x(when), y(change), f"{lesion.id}, day {minus(when)}: {size:.1f} mm ({signed(change)} %)")
                 for when, change, size in points
             ),
             x(points[-1][0]) + 8,

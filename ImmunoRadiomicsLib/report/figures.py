@@ -338,11 +338,32 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
         if centre is not None:
             picture(item, "own", centre, None, how)
         if reference is not None and transform is not None and (there or at_baseline):
-            picture(item, "registered", reference, transform, "carried onto the slice of the baseline")
+            moved = locally_rigid(transform, reference, field, max(sizes, default=0.0) / 2)
+            picture(item, "registered", reference, moved, "moved and turned onto the slice of the baseline")
     if not panels:
         return None
     title = f"{lesion.id}: {lesion.organ}, {lesion.role}"
     return KeyImage("lesion", title, lesion.id, None, window.name, tuple(panels))
+
+
+def locally_rigid(transform: sitk.Transform, centre: Point, field_mm: float, without_mm: float) -> sitk.Transform:
+    """Return the shift and turn that come closest to a transform around a point.
+
+    A deformable alignment maps a grown lesion onto its former size, so that the growth would not be seen. The fit (Kabsch,
+    doi:10.1107/S0567739476001873) takes points of a cube of side ``field_mm`` that are farther than ``without_mm`` from its centre.
+    """
+    steps = np.linspace(-0.5, 0.5, 7) * field_mm
+    offsets = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    here = np.asarray(centre) + offsets[np.linalg.norm(offsets, axis=1) > without_mm]
+    there = np.array([transform.TransformPoint(point) for point in here.tolist()])
+    middle, target = here.mean(axis=0), there.mean(axis=0)
+    left, _, right = np.linalg.svd((there - target).T @ (here - middle))
+    turn = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    rigid = sitk.AffineTransform(3)
+    rigid.SetCenter(middle.tolist())
+    rigid.SetMatrix(turn.ravel().tolist())
+    rigid.SetTranslation((target - middle).tolist())
+    return rigid
 
 
 def _measured_centre(seen: LesionObservation | None) -> Point | None:

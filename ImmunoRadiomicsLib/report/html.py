@@ -18,6 +18,7 @@ from ..analysis import (
     AlignmentRecord,
     Analysis,
     Definition,
+    Evidence,
     Flag,
     Lesion,
     LesionObservation,
@@ -27,9 +28,9 @@ from ..analysis import (
 )
 from ..errors import MissingDependencyError
 from ..files import write_text
-from .charts import Waterfall, lesion_chart, signed, sum_chart, waterfall
+from .charts import Bar, Waterfall, lesion_chart, signed, sum_chart, waterfall
 from .figures import KeyImage, Panel
-from .measures import RESPONSE_AXIS, percent_change, reference_observation, response_size_mm
+from .measures import RESPONSE_AXIS, change_percent, days, reference_observation, response_size_mm
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,7 +39,8 @@ MISSING = "–"
 LARGEST_PER_LESION = 3
 
 _DOI = re.compile(r"\b(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}/[^\s,;\"<>]*[^\s,;.\"<>()])", re.IGNORECASE)
-_ACRONYMS = re.compile(r"\b(tgr|tgk|ttf|pd|ecog|ldh|hu|haa|laa|recist|nlr|ggo)\b")
+_TERMS = ("TGR", "TGK", "TTF", "PD", "ECOG", "LDH", "HU", "HAA", "LAA", "RECIST", "NLR", "iUPD", "iCPD", "iRECIST")
+_SPELLING = {term.lower(): term for term in _TERMS}
 _UNITS = (
     ("_percent_per_month", "% per month"),
     ("_mm_per_month", "mm per month"),
@@ -82,10 +84,12 @@ class VisitColumn:
 
 @dataclass(frozen=True)
 class FlagView:
-    """A flag with what is drawn of it."""
+    """A flag with what is drawn of it: the evidence that counted, each with its bar, and what was only looked at."""
 
     flag: Flag
     waterfall: Waterfall | None
+    used: tuple[tuple[Evidence, Bar | None], ...]
+    others: tuple[Evidence, ...]
     definitions: tuple[Definition, ...]
 
 
@@ -165,6 +169,7 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         percent=percent,
         sourced=sourced,
         words=words,
+        sentence=sentence,
         data_uri=data_uri,
         css_string=css_string,
     )
@@ -227,8 +232,19 @@ def percent(probability: float | None) -> str:
 
 
 def words(name: str) -> str:
-    """Return an identifier as words, the field's acronyms in capitals."""
-    return _ACRONYMS.sub(lambda match: match.group().upper(), name.replace("_", " "))
+    """Return an identifier as words, the terms of the field spelt as they are."""
+    return " ".join(_SPELLING.get(word, word) for word in name.split("_"))
+
+
+def sentence(text: str) -> str:
+    """Return text as a sentence: a capital in front, unless the first word is a term such as iUPD, and a full stop."""
+    if not text:
+        return ""
+    return _stopped(text if text[1:2].isupper() else text[:1].upper() + text[1:])
+
+
+def _stopped(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def quantities(numbers: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -277,24 +293,25 @@ def cautions(analysis: Analysis) -> tuple[str, ...]:
     """Return everything that limits what this analysis can say, each once, in the order of the stages."""
     found = list(analysis.warnings)
     for alignment in analysis.alignments:
-        if alignment.quality.verdict != "good":
+        said = any(alignment.timepoint in item and "alignment" in item for item in found)
+        if alignment.quality.verdict != "good" and not said:
             reasons = "; ".join(alignment.quality.reasons) or "no reason given"
             verdict = {"usable": "is usable with care", "failed": "failed"}[alignment.quality.verdict]
-            found.append(f"The alignment of {alignment.timepoint} {verdict}: {reasons}.")
+            found.append(f"The alignment of {alignment.timepoint} {verdict}: {reasons}")
     for lesion in analysis.lesions:
         found += [
-            f"Check {lesion.id} at {seen.timepoint}: {seen.check}."
+            f"Check {lesion.id} at {seen.timepoint}: {seen.check}"
             for seen in lesion.observations
             if seen.check is not None
         ]
     found += analysis.response.warnings
     found += analysis.response.kinetics.warnings
     found += [
-        f"The change of the lungs at {item.timepoint} is not assessable: {item.reason}."
+        f"The change of the lungs at {item.timepoint} is not assessable: {item.reason}"
         for item in analysis.lung_changes
         if not item.assessable and item.part == "both"
     ]
-    return tuple(dict.fromkeys(re.sub(r"\.\.$", ".", item) for item in found))
+    return tuple(dict.fromkeys(_stopped(item) for item in found))
 
 
 def alignment_words(record: AlignmentRecord) -> str:
@@ -330,33 +347,31 @@ def _lesion_rows(analysis: Analysis, notes: list[str]) -> tuple[LesionRow, ...]:
             if seen is not None and seen.check is not None:
                 notes.append(f"{lesion.id}, {timepoint.name}: {seen.check}")
                 note = len(notes)
-            cells.append(_lesion_cell(lesion, seen, start, note))
+            change = None if seen is start else change_percent(analysis, lesion, start, seen)
+            cells.append(_lesion_cell(lesion, seen, change, note))
         rows.append(LesionRow(lesion, RESPONSE_AXIS[lesion.node], tuple(cells)))
     return tuple(rows)
 
 
-def _lesion_cell(
-    lesion: Lesion, seen: LesionObservation | None, start: LesionObservation | None, note: int | None
-) -> LesionCell:
+def _lesion_cell(lesion: Lesion, seen: LesionObservation | None, change: float | None, note: int | None) -> LesionCell:
     if seen is None:
         return LesionCell(MISSING, "", "", "", note)
     size = response_size_mm(lesion, seen)
-    shown = f"{size:.1f}" if size is not None else "" if seen.status == "measured" else seen.status
-    change = percent_change(response_size_mm(lesion, start), size) if start is not seen else None
+    measured = size is not None and seen.status != "absent"
+    shown = f"{size:.1f}" if measured else MISSING if seen.status == "measured" else seen.status
     event = {"baseline": "", "present": ""}.get(seen.event, seen.event)
     if seen.merged_into is not None:
         event = f"merged into {seen.merged_into}"
     elif seen.event == "split" and len(seen.segments) > 1:
         event = f"split into {len(seen.segments)}"
-    elif size is not None and seen.status not in ("measured", "absent"):
+    elif measured and seen.status != "measured":
         event = seen.status
-    elif shown == event:
-        event = ""
+    volume = seen.volume_ml if measured else None
     return LesionCell(
-        size=shown or MISSING,
+        size=shown,
         change="" if change is None else f"{signed(change)} %",
-        volume="" if seen.volume_ml is None else f"{seen.volume_ml:.{1 if seen.volume_ml >= 1 else 2}f} ml",
-        event=event,
+        volume="" if volume is None else f"{volume:.{1 if volume >= 1 else 2}f} ml",
+        event="" if event == shown else event,
         note=note,
     )
 
@@ -370,7 +385,11 @@ def _flag_view(analysis: Analysis, flag: Flag) -> FlagView:
         further = analysis.response.hyperprogression
     elsewhere = {item.id for item in analysis.response.dissociated}
     unique = {item.id: item for item in (*flag.definitions, *further) if item.id not in elsewhere}
-    return FlagView(flag, waterfall(flag), tuple(unique.values()))
+    drawn = waterfall(flag)
+    bars = drawn.steps if drawn is not None else (None,) * len(flag.evidence)
+    used = tuple((item, bar) for item, bar in zip(flag.evidence, bars, strict=True) if item.use == "used")
+    others = tuple(item for item in flag.evidence if item.use != "used")
+    return FlagView(flag, drawn, used, others, tuple(unique.values()))
 
 
 def _lesion_pictures(analysis: Analysis, group: KeyImage) -> LesionPictures:
@@ -431,7 +450,7 @@ def _radiomics(analysis: Analysis) -> RadiomicsView:
 
     Filtered images give means near zero, whose relative change says nothing, so that only features of the original image are ranked.
     """
-    day = {item.name: item.day for item in analysis.timepoints}
+    day = days(analysis)
     before = {(item.lesion, item.timepoint, item.region): item.values for item in analysis.features}
     largest: list[LargestChange] = []
     for lesion in analysis.lesions:

@@ -29,12 +29,32 @@ def percent_change(earlier: float | None, later: float | None) -> float | None:
     return 100.0 * (later - earlier) / abs(earlier)
 
 
+def days(analysis: Analysis) -> dict[str, int]:
+    """Return the day of each time point."""
+    return {item.name: item.day for item in analysis.timepoints}
+
+
+def change_percent(
+    analysis: Analysis, lesion: Lesion, start: LesionObservation | None, seen: LesionObservation | None
+) -> float | None:
+    """Return the change of a lesion's diameter in % of a reference observation, None where there is nothing to compare.
+
+    That a new lesion is absent before it is first seen is no change.
+    """
+    if start is None or seen is None or seen.merged_into is not None:
+        return None
+    day = days(analysis)
+    if seen.status == "absent" and day.get(seen.timepoint, 0) < day.get(start.timepoint, 0):
+        return None
+    return percent_change(response_size_mm(lesion, start), response_size_mm(lesion, seen))
+
+
 def reference_observation(analysis: Analysis, lesion: Lesion) -> LesionObservation | None:
     """Return what a lesion's changes are counted from: its baseline, or for a new lesion its first measurement."""
     baseline = lesion.at(analysis.baseline)
     if baseline is not None and baseline.status == "measured":
         return baseline
-    day = {item.name: item.day for item in analysis.timepoints}
+    day = days(analysis)
     start = day.get(analysis.baseline, 0)
     later = [
         item

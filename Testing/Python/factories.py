@@ -72,7 +72,13 @@ def _observation(lesion: str, timepoint: str) -> LesionObservation:
     size = sizes[list(DAYS).index(timepoint)]
     if size is None:
         return LesionObservation(
-            timepoint=timepoint, status="absent", event="absent", centroid_reference_lps_mm=reference
+            timepoint=timepoint,
+            status="absent",
+            event="absent",
+            long_axis_mm=0.0,
+            short_axis_mm=0.0,
+            volume_ml=0.0,
+            centroid_reference_lps_mm=reference,
         )
     centre = np.array(movement(timepoint).TransformPoint(reference))
     short = size * SHORT_OVER_LONG
@@ -213,7 +219,7 @@ def _response() -> Response:
         best_recist="SD",
         best_recist_confirmed="SD",
         best_irecist="iSD",
-        progression_day=98,
+        progression_day=None,
         kinetics=Kinetics(
             tgr_reference_percent_per_month=17.9,
             tgr_experimental_percent_per_month=21.1,

@@ -9,7 +9,7 @@ from factories import DAYS, LESIONS, SHORT_OVER_LONG, example_analysis, example_
 
 from ImmunoRadiomicsLib.errors import CancelledError
 from ImmunoRadiomicsLib.report import KeyImage, key_images
-from ImmunoRadiomicsLib.report.figures import Panel, scale_bar_mm, window_for
+from ImmunoRadiomicsLib.report.figures import Panel, locally_rigid, scale_bar_mm, window_for
 
 
 def turned(x: float, y: float, z: float) -> np.ndarray:
@@ -161,6 +161,45 @@ def test_without_movement_the_lesion_lies_where_it_moved_to(material):
     moved = np.subtract(movement("followup-1").TransformPoint(there), there)[:2]
     assert np.abs(moved).max() > 5
     assert place - panel.width_mm / 2 == pytest.approx(moved, abs=1.2)
+
+
+def shrinking_field(centre: tuple[float, float, float], factor: float) -> sitk.Transform:
+    """Points within 30 mm of a centre are drawn away from it by a factor there that fades outwards: growth, seen backwards."""
+    size, spacing = (41, 41, 41), 4.0
+    origin = np.subtract(centre, (size[0] - 1) / 2 * spacing)
+    away = (
+        np.stack(np.meshgrid(*(np.arange(count) * spacing for count in size), indexing="ij"), axis=-1) + origin - centre
+    )
+    fade = np.exp(-((np.linalg.norm(away, axis=-1, keepdims=True) / 28.0) ** 4))
+    field = sitk.GetImageFromArray(
+        np.ascontiguousarray(((factor - 1) * fade * away).transpose(2, 1, 0, 3)), isVector=True
+    )
+    field.SetOrigin(origin.tolist())
+    field.SetSpacing([spacing] * 3)
+    return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+
+
+def test_growth_stays_visible_under_a_deformable_alignment(material):
+    volumes, segmentations, _ = material
+    centre, sizes = LESIONS["L1"][3], LESIONS["L1"][4]
+    grown = sizes[3] / sizes[1]
+    whole = sitk.CompositeTransform([movement("followup-2"), shrinking_field(centre, grown)])
+    assert (
+        np.linalg.norm(np.subtract(whole.TransformPoint(np.add(centre, (18.0, 0, 0))), whole.TransformPoint(centre)))
+        > 22
+    )
+    made = key_images(example_analysis(), volumes, segmentations, {"followup-2": whole})
+    panel = panel_of(made, "L1", "followup-2", "registered")
+    by_time = {item.of: area_and_centre(item.path) for item in panel.contours if item.main}
+    assert by_time["timepoint"][0] / by_time["baseline"][0] == pytest.approx(grown**2, rel=0.08)
+    assert by_time["timepoint"][1] == pytest.approx([panel.width_mm / 2] * 2, abs=1.0)
+
+
+def test_a_rigid_movement_is_found_again_exactly():
+    centre = (40.0, -25.0, 60.0)
+    found = locally_rigid(movement("followup-2"), centre, 90.0, 20.0)
+    for point in ((0.0, 0.0, 0.0), (120.0, -80.0, 40.0), centre):
+        assert found.TransformPoint(point) == pytest.approx(movement("followup-2").TransformPoint(point), abs=1e-9)
 
 
 def test_diameters_are_drawn_at_their_length(images):
