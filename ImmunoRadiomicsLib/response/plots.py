@@ -63,7 +63,7 @@ def _percent_axis(low: float, high: float) -> list[str]:
     parts = []
     for value in ticks:
         parts.append(_line(LEFT, _y(value, low, high), WIDTH - RIGHT, _y(value, low, high), "#eeeeee"))
-        parts.append(_text(LEFT - 8, _y(value, low, high) + 4, f"{value:+d} %", "end"))
+        parts.append(_text(LEFT - 8, _y(value, low, high) + 4, f"{value:+d} %" if value else "0 %", "end"))
     for value in (-30, 20):
         parts.append(_line(LEFT, _y(value, low, high), WIDTH - RIGHT, _y(value, low, high), "#555555", "5 4"))
     return parts
@@ -101,7 +101,8 @@ def spider(patients: Sequence[PatientResponse]) -> str:
         for day, change in points[1:]:
             parts.append(f'<circle cx="{x(day):.1f}" cy="{_y(change, low, high):.1f}" r="2.4" fill="{colour}"/>')
     parts += _day_axis(last, x, HEIGHT - BOTTOM)
-    return _document("Change of the sum of diameters from baseline", parts)
+    parts += _legend(HEIGHT + 14)
+    return _document("Change of the sum of diameters from baseline", parts, HEIGHT + 30)
 
 
 def _day_axis(last: int, x: Callable[[float], float], y: float) -> list[str]:
@@ -130,10 +131,14 @@ def waterfall(patients: Sequence[PatientResponse]) -> str:
             f'<rect x="{LEFT + slot * index + slot * 0.1:.1f}" y="{top:.1f}" width="{slot * 0.8:.1f}" height="{height:.1f}" '
             f'fill="{_COLOURS.get(letter, _UNKNOWN)}"><title>{escape(name)}: {change:+.0f} %, {escape(letter)}</title></rect>'
         )
-        if slot >= 34:
-            parts.append(_text(LEFT + slot * (index + 0.5), HEIGHT - BOTTOM + 18, name))
+        x, y = LEFT + slot * (index + 0.5), HEIGHT - BOTTOM + 14
+        if slot >= 7 * len(name) + 6:
+            parts.append(_text(x, y, name))
+        elif slot >= 12:
+            parts.append(f'<g transform="rotate(-50 {x:.1f} {y:.1f})">{_text(x + 4, y, name, "end")}</g>')
     parts.append(_line(LEFT, _y(0, low, high), WIDTH - RIGHT, _y(0, low, high), "#555555"))
-    return _document("Best change of the sum of diameters from baseline", parts)
+    parts += _legend(HEIGHT + 14)
+    return _document("Best change of the sum of diameters from baseline", parts, HEIGHT + 30)
 
 
 def swimmer(patients: Sequence[PatientResponse]) -> str:
@@ -157,20 +162,29 @@ def swimmer(patients: Sequence[PatientResponse]) -> str:
             )
         parts.append(_text(left - 8, y + row / 2 + 4, name, "end"))
         for visit in result.visits:
-            parts.append(
-                f'<circle cx="{x(visit.day):.1f}" cy="{y + row / 2:.1f}" r="5" fill="{_COLOURS.get(visit.irecist, _UNKNOWN)}">'
-                f"<title>{escape(name)}, day {visit.day}: {escape(visit.irecist)}</title></circle>"
-            )
+            parts.append(_mark(x(visit.day), y + row / 2, visit.irecist, f"{name}, day {visit.day}: {visit.irecist}"))
     parts += _day_axis(last, x, bottom + 6)
     parts += _legend(bottom + 62)
     return _document("Response over time (iRECIST)", parts, bottom + 90)
+
+
+def _mark(x: float, y: float, letter: str, title: str = "") -> str:
+    """Draw a response: a triangle for iUPD, a square for iCPD, a circle for the others, so that it reads without colour."""
+    colour = _COLOURS.get(letter, _UNKNOWN)
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    if letter == "iUPD":
+        points = f"{x - 5.5:.1f},{y + 4.5:.1f} {x + 5.5:.1f},{y + 4.5:.1f} {x:.1f},{y - 5.5:.1f}"
+        return f'<polygon points="{points}" fill="{colour}">{inside}</polygon>'
+    if letter == "iCPD":
+        return f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" fill="{colour}">{inside}</rect>'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{inside}</circle>'
 
 
 def _legend(y: float) -> list[str]:
     parts = []
     x = float(LEFT)
     for letter in ("iCR", "iPR", "iSD", "iUPD", "iCPD", "NE"):
-        parts.append(f'<circle cx="{x:.1f}" cy="{y - 4:.1f}" r="5" fill="{_COLOURS[letter]}"/>')
+        parts.append(_mark(x, y - 4, letter))
         parts.append(_text(x + 10, y, letter, "start"))
         x += 80
     return parts
