@@ -179,13 +179,14 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    return _run_analysis(options, options.study, _scene_writer(options))
+    return _run_analysis(options, options.study, _scene_writer(options), display(options.progress))
 
 
-def _run_analysis(options: argparse.Namespace, study: Path, finish: Callable[..., Sequence[str]]) -> int:
+def _run_analysis(
+    options: argparse.Namespace, study: Path, finish: Callable[..., Sequence[str]], progress: Progress
+) -> int:
     from .pipeline import analyze
 
-    progress = display(options.progress)
     result = analyze(study, options.out, settings=_settings(options), progress=progress, finish=finish)
     for flag in result.flags:
         _say(_flag_line(flag.flag, flag.status, flag.probability, flag.lower, flag.upper, flag.reason))
@@ -251,7 +252,7 @@ def _demo(options: argparse.Namespace) -> int:
         shutil.copytree(folder, result / "patient", copy_function=_link_or_copy)
         return warnings
 
-    return _run_analysis(options, folder / "study.yaml", finish)
+    return _run_analysis(options, folder / "study.yaml", finish, part(progress, 0.2, 1.0))
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -288,16 +289,19 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from .classifiers import list_bundles
+    from .serialise import to_json
 
     cards = [bundle.card for bundle in list_bundles()]
     if options.json:
-        print(json.dumps(cards, indent=1, ensure_ascii=False))
+        print(json.dumps(to_json(cards), indent=1, ensure_ascii=False))
         return 0
     for card in cards:
-        print(f"{card['id']} {card['version']}  ({card['flag']}, {card['kind']})")
-        for title in ("population", "endpoint"):
-            print(_wrapped(f"{title}: {card[title]}"))
-        for limit in card["limits"]:
+        print(f"{card.id} {card.version}  ({card.flag}, {card.kind})  {card.title}")
+        for title, text in (("purpose", card.purpose), ("population", card.population), ("endpoint", card.endpoint)):
+            print(_wrapped(f"{title}: {text}"))
+        print(_wrapped(f"inputs: {', '.join(item.name for item in card.inputs)}"))
+        print(_wrapped(f"reported: {card.reported}"))
+        for limit in card.limits:
             print(_wrapped(f"limit: {limit}"))
         print()
     return 0

@@ -76,7 +76,7 @@ _WEIGHTS = {
     "respond": 1,
     "flag": 2,
     "report": 6,
-    "scene": 8,
+    "finish": 8,
 }
 
 

@@ -1,0 +1,316 @@
+"""A virtual patient from images to the three flags, through the terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ImmunoRadiomicsLib.analysis import Analysis
+from ImmunoRadiomicsLib.cli import main
+from ImmunoRadiomicsLib.images import read_segmentation, read_volume
+from ImmunoRadiomicsLib.radiomics import load_preset
+from ImmunoRadiomicsLib.serialise import from_json, to_json
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "analysis.json",
+    "lesions.csv",
+    "features.csv",
+    "delta.csv",
+    "response.csv",
+    "best.csv",
+    "flags.csv",
+    "report.html",
+    "scene.mrb",
+    "provenance.json",
+    "log.txt",
+}
+FOLDERS = {"transforms", "segmentations", "patient"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "ImmunoRadiomicsLib", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run(
+        command("demo", "--size", "small", "--out", out, "--progress", "json"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (out.parent / "stderr.txt").write_text(done.stderr)
+    assert done.stdout == ""
+    return out
+
+
+@pytest.fixture(scope="module")
+def analysis(demo: Path) -> Analysis:
+    return from_json(Analysis, json.loads((demo / "analysis.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def truth(demo: Path) -> dict:
+    return json.loads((demo / "patient" / "truth" / "truth.json").read_text())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_file_is_there_and_nothing_else(demo: Path) -> None:
+    names = {entry.name for entry in demo.iterdir()}
+    assert names == FILES | FOLDERS
+    assert os.listdir(demo.parent) == ["out"] or set(os.listdir(demo.parent)) == {"out", "stderr.txt"}
+
+
+def test_every_json_follows_its_schema(demo: Path) -> None:
+    schemas = ROOT / "Resources" / "Schemas"
+    for path in (demo / "analysis.json", demo / "provenance.json", demo / "patient" / "truth" / "truth.json"):
+        schema = json.loads((schemas / f"{path.stem}.schema.json").read_text())
+        jsonschema.Draft202012Validator(schema).validate(json.loads(path.read_text()))
+
+
+def test_the_analysis_survives_its_file(demo: Path, analysis: Analysis) -> None:
+    assert to_json(analysis) == json.loads((demo / "analysis.json").read_text())
+
+
+def test_progress_is_one_json_object_per_line_and_never_goes_back(demo: Path) -> None:
+    lines = (demo.parent / "stderr.txt").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    fractions = [event["fraction"] for event in events]
+    assert len(events) > 20
+    assert fractions[-1] == 1.0
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert [
+        stage for stage in stages if stage in ("anatomy", "align", "lesions", "extract", "respond", "flag", "report")
+    ] == [
+        "anatomy",
+        "align",
+        "lesions",
+        "extract",
+        "respond",
+        "flag",
+        "report",
+    ]
+    rest = [line for line in lines if not line.startswith("{")]
+    assert len(rest) == 4, rest
+
+
+def test_lesions_are_those_of_the_truth(analysis: Analysis, truth: dict) -> None:
+    """Every lesion is found with its event, its volume within 5 % and its longest diameter within a voxel."""
+    for known in truth["lesions"]:
+        for expected in known["observations"]:
+            found = [
+                (lesion, seen)
+                for lesion in analysis.lesions
+                if (seen := lesion.at(expected["timepoint"])) is not None
+                and set(seen.segments) & set(expected["segments"])
+            ]
+            if not expected["segments"] or expected["merged_into"]:
+                continue
+            assert len(found) == 1, (known["id"], expected["timepoint"])
+            lesion, seen = found[0]
+            assert seen.event == expected["event"], (lesion.id, expected["timepoint"])
+            spacing = next(item for item in analysis.timepoints if item.name == expected["timepoint"]).spacing_mm
+            assert seen.volume_ml == pytest.approx(expected["volume_ml"], rel=0.05)
+            assert seen.long_axis_mm == pytest.approx(expected["long_axis_mm"], abs=max(spacing[:2]))
+
+
+def test_tables_say_what_the_analysis_says(demo: Path, analysis: Analysis) -> None:
+    flags = rows(demo / "flags.csv")
+    assert list(flags[0]) == (
+        [
+            "patient",
+            "flag",
+            "status",
+            "probability",
+            "lower",
+            "upper",
+            "prior",
+            "level",
+            "bundle",
+            "bundle_version",
+            "applicability",
+            "reason",
+        ]
+    )
+    assert [row["flag"] for row in flags] == ["pseudoprogression", "hyperprogression", "pneumonitis"]
+    for row, flag in zip(flags, analysis.flags, strict=True):
+        assert (row["probability"] == "") == (flag.probability is None)
+        if flag.probability is not None:
+            assert float(row["probability"]) == flag.probability
+            assert flag.lower is not None
+            assert flag.upper is not None
+            assert flag.prior is not None
+            assert 0 < flag.lower <= flag.probability <= flag.upper < 1
+            assert 0 < flag.prior < 1
+            assert flag.prior_source
+        assert flag.reason
+    features = rows(demo / "features.csv")
+    assert len([row for row in features if row["feature"]]) == sum(len(item.values) for item in analysis.features)
+    assert len(rows(demo / "lesions.csv")) == sum(len(lesion.observations) for lesion in analysis.lesions)
+    visits = rows(demo / "response.csv")
+    assert [row["recist"] for row in visits] == [visit.recist for visit in analysis.response.visits]
+    assert list(visits[0])[:11] == (
+        [
+            "patient",
+            "day",
+            "sum_mm",
+            "baseline_mm",
+            "nadir_mm",
+            "target",
+            "non_target",
+            "new_lesion",
+            "recist",
+            "irecist",
+            "rule",
+        ]
+    )
+
+
+def test_regions_are_exact_and_apart(demo: Path, analysis: Analysis) -> None:
+    """Cores are the given contours; rings lie at their distance and touch no lesion."""
+    from scipy import ndimage
+
+    for timepoint in analysis.timepoints:
+        ct = read_volume(demo / "patient" / f"ct_{timepoint.name}.nrrd")
+        given = read_segmentation(demo / "patient" / f"seg_{timepoint.name}.seg.nrrd", ct)
+        regions = read_segmentation(demo / "segmentations" / f"{timepoint.name}.regions.seg.nrrd", ct)
+        union = np.zeros(ct.GetSize()[::-1], bool)
+        for segment in given.segments:
+            union |= given.array(segment.name)
+        names = {segment.name for segment in regions.segments}
+        for lesion in analysis.lesions:
+            seen = lesion.at(timepoint.name)
+            if seen is None or seen.status != "measured":
+                continue
+            core = np.zeros_like(union)
+            for name in seen.segments:
+                core |= given.array(name)
+            np.testing.assert_array_equal(regions.array(f"{lesion.id}.core"), core)
+            distance = ndimage.distance_transform_edt(~core, sampling=ct.GetSpacing()[::-1])
+            for low, high in ((0, 5), (5, 10)):
+                if f"{lesion.id}.ring-{low}-{high}mm" not in names:
+                    continue
+                ring = regions.array(f"{lesion.id}.ring-{low}-{high}mm")
+                assert not (ring & union).any()
+                assert distance[ring].min() > low
+                assert distance[ring].max() <= high + 1e-6
+
+
+def test_features_equal_a_plain_pyradiomics_run(demo: Path, analysis: Analysis) -> None:
+    from radiomics import featureextractor, setVerbosity
+
+    setVerbosity(50)
+    extractor = featureextractor.RadiomicsFeatureExtractor(
+        load_preset("ct-lesion").to_pyradiomics(), additionalInfo=False
+    )
+    timepoint = analysis.timepoints[-1].name
+    ct = sitk.ReadImage(demo / "patient" / f"ct_{timepoint}.nrrd")
+    regions = read_segmentation(demo / "segmentations" / f"{timepoint}.regions.seg.nrrd", ct)
+    measured = [item for item in analysis.features if item.timepoint == timepoint and item.lesion and not item.reason]
+    smallest = min((item for item in measured if item.region == "core"), key=lambda item: item.voxels)
+    ring = min((item for item in measured if item.region != "core"), key=lambda item: item.voxels)
+    for item in (smallest, ring):
+        plain = extractor.execute(ct, regions.mask(f"{item.lesion}.{item.region}"))
+        expected = {name: float(value) for name, value in plain.items() if not name.startswith("diagnostics")}
+        assert set(item.values) == set(expected)
+        for name, value in item.values.items():
+            if value is None:
+                assert math.isnan(expected[name])
+            else:
+                assert value == pytest.approx(expected[name], rel=1e-9, abs=1e-300), name
+
+
+def test_the_page_is_self_contained_and_the_log_has_no_patient(demo: Path, analysis: Analysis) -> None:
+    page = (demo / "report.html").read_text()
+    assert "esearch use only" in page
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']https?:", page)
+    log = (demo / "log.txt").read_text()
+    assert analysis.patient not in log
+    assert str(demo.parent) not in log + (demo / "analysis.json").read_text() + (demo / "provenance.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def again(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same patient analysed from its study.yaml after being killed at several moments."""
+    out = tmp_path_factory.mktemp("again") / "out"
+    arguments = command("analyze", demo / "patient" / "study.yaml", "--out", out, "--progress", "off", "--no-scene")
+    for seconds in (0.3, 2.5, 6.0, 11.0):
+        process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        finished = process.wait() == 0
+        assert finished or not out.exists()
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
+def test_a_killed_run_ends_as_an_undisturbed_one(demo: Path, again: Path) -> None:
+    for name in ("lesions.csv", "features.csv", "delta.csv", "response.csv", "flags.csv"):
+        assert (again / name).read_text() == (demo / name).read_text(), name
+    assert os.listdir(again.parent) == ["out"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are interrupted the POSIX way")
+def test_an_interrupted_run_says_so_and_shows_no_result(demo: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("analyze", demo / "patient" / "study.yaml", "--out", tmp_path / "out", "--progress", "json"),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"align"' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait() == 3
+    assert "Interrupted" in rest
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_stage_alone(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["lesions", str(demo / "patient" / "study.yaml"), "--out", str(tmp_path / "out"), "--progress", "off"])
+    assert code == 0, capsys.readouterr().err
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {
+        "stage.json",
+        "lesions.csv",
+        "provenance.json",
+        "log.txt",
+        "transforms",
+        "segmentations",
+    }
+    schema = json.loads((ROOT / "Resources" / "Schemas" / "stage.schema.json").read_text())
+    jsonschema.validate(json.loads((tmp_path / "out" / "stage.json").read_text()), schema)
+    assert (tmp_path / "out" / "lesions.csv").read_text() == (demo / "lesions.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["models", "presets"])
+def test_what_is_there_is_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) >= 3
+    assert main([name]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 6
