@@ -32,6 +32,7 @@ from .names import is_airway, lung_part
 
 WORK_MM = 2.5
 AIR_HU = -400.0
+BORDER_HU = -320.0
 LUNG_TOP_HU = -500.0
 CLOSE_MM = 8.0
 
@@ -273,7 +274,34 @@ class _Finder:
                 box = boxes[index - 1]
                 inside = self.values[box][(labels[box] == index) & core[box]]
                 keep[index] = np.mean((inside > self.gas_hu) & (inside < -600.0)) >= 0.7
-        return ndimage.binary_dilation(keep[labels], cross, mask=air) if keep.any() else np.zeros_like(air)
+        if not keep.any():
+            return np.zeros_like(air)
+        # What the opening took away comes back: recesses thinner than it, as far as they are joined to the lung.
+        inside = air & (hits >= 4)
+        lungs = ndimage.binary_dilation(keep[labels], cross, iterations=4, mask=inside)
+        return lungs | self._recesses(inside & ~lungs, lungs)
+
+    def _recesses(self, air: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+        """Return pieces of lung that this image shows apart from it: cut by its upper end, or too thin to be joined."""
+        labels, number = ndimage.label(air)
+        if number == 0:
+            return air
+        near = dilate(lungs, 12.0, self.spacing)
+        near[-1] = True
+        index = np.arange(number + 1)
+        counts = np.bincount(labels.ravel(), minlength=number + 1)
+        density = ndimage.median(self.values, labels, index)
+        touching = np.bincount(labels[near], minlength=number + 1) > 0
+        # Larger pieces have been judged already, by what they hold and by what surrounds them.
+        keep = (
+            touching
+            & (counts * self.voxel_ml >= 0.5)
+            & (counts * self.voxel_ml <= 6.0)
+            & (density > self.gas_hu)
+            & (density < -600.0)
+        )
+        keep[0] = False
+        return keep[labels]
 
     def _like_lung(self, inside: np.ndarray) -> bool:
         share = np.mean((inside > self.gas_hu) & (inside < LUNG_TOP_HU))
@@ -424,7 +452,7 @@ def _refine(values: np.ndarray, found: _Found, factors: tuple[int, ...], full: n
         air_label, tissue_label = up(of_air[index])[places], up(of_tissue[index])[places]
         for z in range(start, stop):
             full[z] = base
-            full[z][places] = np.where(values[z][places] < AIR_HU, air_label, tissue_label)
+            full[z][places] = np.where(values[z][places] < BORDER_HU, air_label, tissue_label)
         yield start, stop
 
 
@@ -513,11 +541,24 @@ def lung_tissue(hu: np.ndarray, lungs: np.ndarray, spacing_zyx: tuple[float, ...
     A vessel is dense and slender: what an opening by a ball of ``VESSEL_RADIUS_MM`` takes away from the dense voxels.
     Consolidations are wider than that, and stay.
     """
-    inner = ndimage.distance_transform_edt(lungs, sampling=spacing_zyx) > PLEURAL_MARGIN_MM
-    dense = lungs & (hu > CONSOLIDATION_HU)
-    thick = erode(dense, VESSEL_RADIUS_MM, spacing_zyx)
-    blobs = dilate(thick, VESSEL_RADIUS_MM + 1.0, spacing_zyx) & dense if thick.any() else np.zeros_like(dense)
-    return inner & ~(dense & ~blobs)
+    # Margins and widths of millimetres need no finer grid than this; the densities are read on the full one.
+    factors = tuple(max(1, int(1.8 / step)) for step in spacing_zyx)
+    spacing = tuple(step * factor for step, factor in zip(spacing_zyx, factors, strict=True))
+    picked = tuple(slice(None, None, factor) for factor in factors)
+    small, values = lungs[picked], hu[picked]
+    inner = erode(small, PLEURAL_MARGIN_MM, spacing)
+    thick = erode(small & (values > CONSOLIDATION_HU), VESSEL_RADIUS_MM, spacing)
+    wide = dilate(thick, VESSEL_RADIUS_MM + 1.0, spacing) if thick.any() else thick
+    tissue = _enlarged(inner, factors, lungs.shape) & lungs
+    tissue &= (hu <= CONSOLIDATION_HU) | _enlarged(wide, factors, lungs.shape)
+    return tissue
+
+
+def _enlarged(mask: np.ndarray, factors: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Repeat every voxel of a coarse mask on the full grid."""
+    for axis, factor in enumerate(factors):
+        mask = mask.repeat(factor, axis=axis)
+    return mask[tuple(slice(0, size) for size in shape)]
 
 
 def _thirds(mask: np.ndarray, axis: int, to_head: bool) -> list[tuple[str, slice]]:
