@@ -165,6 +165,7 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
     )
     environment.filters.update(
         number=number,
+        general=general,
         signed=_signed,
         percent=percent,
         sourced=sourced,
@@ -216,6 +217,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return text.replace("-", "−")
 
 
+def general(value: float | None) -> str:
+    """Return a number of unknown magnitude with four figures."""
+    return f"{value:.4g}".replace("-", "−") if _known(value) else MISSING
+
+
 def _signed(value: float | None, digits: int = 0) -> str:
     return signed(value, digits) if _known(value) else MISSING
 
@@ -252,7 +258,7 @@ def quantities(numbers: Mapping[str, float | None]) -> tuple[str, ...]:
     said = []
     for name, value in numbers.items():
         stem, unit = next(((name[: -len(end)], unit) for end, unit in _UNITS if name.endswith(end)), (name, ""))
-        shown = f"{value:.4g} {unit}".rstrip().replace("-", "−") if _known(value) else "not known"
+        shown = f"{general(value)} {unit}".rstrip() if _known(value) else "not known"
         said.append(f"{words(stem)} {shown}")
     return tuple(said)
 
@@ -483,10 +489,15 @@ def _radiomics(analysis: Analysis) -> RadiomicsView:
             )
     measured = [item for item in analysis.features if item.values]
     values = [value for item in measured for value in item.values.values()]
+    places: dict[str, dict[str, list[str]]] = {}
+    for item in analysis.features:
+        if not item.values and item.reason:
+            places.setdefault(item.reason, {}).setdefault(f"{item.lesion or 'lungs'} {item.region}", []).append(
+                item.timepoint
+            )
     reasons = tuple(
-        f"{item.lesion or 'lungs'}, {item.region}, {item.timepoint}: {item.reason}"
-        for item in analysis.features
-        if not item.values and item.reason
+        f"{reason}: " + "; ".join(f"{place} ({', '.join(timepoints)})" for place, timepoints in found.items())
+        for reason, found in places.items()
     )
     return RadiomicsView(
         features=max((len(item.values) for item in measured), default=0),

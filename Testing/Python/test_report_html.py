@@ -8,7 +8,7 @@ from factories import DATES, LESIONS, example_analysis, example_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ImmunoRadiomicsLib.analysis import Kinetics
+from ImmunoRadiomicsLib.analysis import Features, Kinetics
 from ImmunoRadiomicsLib.report import key_images, render_report, write_report
 from ImmunoRadiomicsLib.report.charts import (
     LABEL_DISTANCE,
@@ -399,6 +399,31 @@ def test_limits_are_said_once():
     known = "followup-2: the alignment failed and nothing was derived from it"
     again = cautions(dataclasses.replace(analysis, warnings=(known, known)))
     assert [item for item in again if "followup-2" in item and "alignment" in item] == [known + "."]
+
+
+def test_regions_without_radiomics_are_said_by_reason():
+    analysis = example_analysis()
+    empty = [Features(timepoint, "L2", "border", 0, "the region is empty") for timepoint in ("baseline", "followup-1")]
+    page = Page(render_report(dataclasses.replace(analysis, features=(*analysis.features, *empty)), ()))
+    assert "The region is empty: L2 border (baseline, followup-1)." in page.text
+    assert "3 voxels are fewer than the 64 that texture needs: L5 border (followup-2)." in page.text
+
+
+def test_the_largest_radiomics_changes_are_the_largest():
+    page = Page(render_report(example_analysis(), ()))
+    delta = next(
+        item
+        for item in example_analysis().deltas
+        if (item.lesion, item.region, item.later) == ("L1", "core", "followup-2")
+    )
+    ranked = sorted(
+        (name for name, value in delta.values.items() if name.startswith("original_") and value[1] is not None),
+        key=lambda name: -abs(delta.values[name][1]),
+    )
+    table = page.text[page.text.index("Largest relative changes") :]
+    found = [match.group(1) for match in re.finditer(r"L1 core (\S+ \S+) baseline and followup-2", table)]
+    assert found == [name.removeprefix("original_").replace("_", " ") for name in ranked[:3]]
+    assert f"{signed(100 * delta.values[ranked[0]][1])} %" in table
 
 
 def test_sentences_keep_the_terms_of_the_field():
