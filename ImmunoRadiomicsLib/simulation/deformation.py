@@ -75,10 +75,9 @@ class Deformation:
         return np.linalg.det(np.moveaxis(gradient.reshape(3, 3, -1), -1, 0)).reshape(self.lattice.shape)
 
     def smallest_cell_jacobian(self) -> float:
-        """Return the smallest determinant inside any cell of the lattice.
+        """Return the smallest determinant at the eight corners of the cells, with the differences of each cell.
 
-        The determinant of a trilinear map is sampled where its partial derivatives are extreme: at the eight corners
-        of each cell, with the one-sided differences of that cell.
+        A trilinear map has a kink at every node; each cell around a node has its own determinant there.
         """
         smallest = np.inf
         spacing = self.lattice.spacing
@@ -90,7 +89,7 @@ class Deformation:
                 box = tuple(
                     slice(0, cells[k]) if k == axis else slice(corner[k], corner[k] + cells[k]) for k in range(3)
                 )
-                gradient[..., :, axis] = np.moveaxis(differences[axis][(slice(None), *box)], 0, -1)
+                gradient[..., :, axis] = np.moveaxis(differences[axis][:, box[0], box[1], box[2]], 0, -1)
                 gradient[..., axis, axis] += 1.0
             smallest = min(smallest, float(np.linalg.det(gradient).min()))
         return smallest

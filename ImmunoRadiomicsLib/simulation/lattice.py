@@ -5,13 +5,13 @@ Everything inside the simulation is ordered (z, y, x), like the arrays: z is sup
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 Triple = tuple[float, float, float]
+Corner = Triple | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Lattice:
     shape: tuple[int, int, int]
 
     @classmethod
-    def covering(cls, low: Sequence[float], high: Sequence[float], spacing_mm: float) -> Lattice:
+    def covering(cls, low: Corner, high: Corner, spacing_mm: float) -> Lattice:
         """Return the cubic lattice that starts at ``low`` and reaches at least to ``high``."""
         counts = tuple(int(np.ceil((b - a) / spacing_mm - 1e-9)) + 1 for a, b in zip(low, high, strict=True))
-        return cls((low[0], low[1], low[2]), (spacing_mm,) * 3, (counts[0], counts[1], counts[2]))
+        return cls((float(low[0]), float(low[1]), float(low[2])), (spacing_mm,) * 3, (counts[0], counts[1], counts[2]))
 
     @property
     def low(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class Lattice:
         axes = [self.origin[i] + self.spacing[i] * np.arange(self.shape[i]) for i in range(3)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
-    def box(self, low: Sequence[float], high: Sequence[float]) -> tuple[slice, slice, slice]:
+    def box(self, low: Corner, high: Corner) -> tuple[slice, slice, slice]:
         """Return the index box of the nodes between two corners, clipped to the lattice."""
         spans = []
         for axis in range(3):
@@ -130,9 +130,8 @@ def _cubic_along(coefficients: np.ndarray, axis: int, position: np.ndarray) -> n
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
     shape = [1, 1, 1]
     shape[axis] = -1
-    total: np.ndarray | None = None
-    for step, weight in enumerate(weights):
-        term = np.take(coefficients, base + step - 1, axis=axis) * (weight / 6).reshape(shape)
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    terms = [
+        np.take(coefficients, base + step - 1, axis=axis) * (weight / 6).reshape(shape)
+        for step, weight in enumerate(weights)
+    ]
+    return terms[0] + terms[1] + terms[2] + terms[3]

@@ -330,7 +330,7 @@ def _mismatch(place: np.ndarray, piece: Lattice, deformation: Deformation) -> fl
     """Return how far the points that are sampled, carried forward, lie from the voxels that they are sampled for."""
     step = tuple(max(1, size // 9) for size in piece.shape)
     some = tuple(slice(s // 2, None, s) for s in step)
-    sampled = np.moveaxis(place[(slice(None), *some)], 0, -1).astype(np.float64)
+    sampled = np.moveaxis(place[:, some[0], some[1], some[2]], 0, -1).astype(np.float64)
     return float(np.linalg.norm(deformation.forward(sampled) - piece.points()[some], axis=-1).max())
 
 
@@ -434,7 +434,7 @@ def _segments(
             pieces += [(number, labels == label) for label in range(1, count + 1)]
         elif mask.any():
             pieces.append((number, mask))
-    names = []
+    names: list[str] = []
     for number, _ in pieces:
         own = [other for other, _ in pieces].count(number)
         name = tumours[_host(drawn[number].members, tumours)].id

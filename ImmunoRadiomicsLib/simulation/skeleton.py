@@ -36,8 +36,11 @@ class Chest:
         return PchipInterpolator(self.heights, self.centre_y)(z)
 
 
-def _spine(z: np.ndarray | float) -> np.ndarray:
-    return np.interp(z, (-420, -200, -100, -40, 20, 70, 110, 150, 220), (46, 50, 55, 58, 56, 47, 38, 30, 26))
+def spine_y(z: np.ndarray | float) -> np.ndarray:
+    """Return y of the middle of the vertebral bodies of the standard adult at a height, in mm."""
+    return np.asarray(
+        np.interp(z, (-420, -200, -100, -40, 20, 70, 110, 150, 220), (46, 50, 55, 58, 56, 47, 38, 30, 26))
+    )
 
 
 def draw_skeleton(
@@ -103,8 +106,8 @@ def _rib(
     heights = top - _DESCENT[number] * scale[0] * np.sin(np.clip(share, 0, 1.0) * np.pi / 2) ** 1.3
     line = _on_wall(angles, heights, side, 5.0, coarse, cage, chest)
     z = top / scale[0]
-    head = np.array([top - 1.0, (_spine(z) + 9.0) * scale[1], side * 20.0 * scale[2]])
-    neck = np.array([top, (_spine(z) + 25.0) * scale[1], side * 30.0 * scale[2]])
+    head = np.array([top - 1.0, (spine_y(z) + 9.0) * scale[1], side * 20.0 * scale[2]])
+    neck = np.array([top, (spine_y(z) + 25.0) * scale[1], side * 30.0 * scale[2]])
     path = tube(np.vstack([head, neck, line[::6]]), [1.0] * (2 + len(line[::6])), step_mm=2.0)
     points = np.vstack([path.start, path.end[-1:]])
     if number < 7:
@@ -153,7 +156,7 @@ def _draw_ribbon(points: np.ndarray, medium: Lattice, bone: np.ndarray, chest: C
 
 def _draw_vertebra(z0: float, medium: Lattice, bone: np.ndarray, scale: np.ndarray) -> None:
     """Draw one vertebra: body, pedicles, laminae, transverse processes and spinous process, with the canal free."""
-    y0 = float(_spine(z0))
+    y0 = float(spine_y(z0))
     centre = np.array([z0, y0, 0.0]) * scale
     box = medium.box(centre - np.array([34.0, 24.0, 46.0]), centre + np.array([18.0, 74.0, 46.0]))
     part = medium.part(box)

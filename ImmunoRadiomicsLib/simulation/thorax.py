@@ -7,6 +7,7 @@ at the carina; arrays and points are (z, y, x).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..images import Anatomy
 from ..progress import Progress, silent
 from .lattice import Lattice, smooth_noise
 from .scenario import Lungs
-from .skeleton import Chest, draw_skeleton
+from .skeleton import Chest, draw_skeleton, spine_y
 from .trees import Branches, draw_coverage, draw_distance, grow_tree, tube
 
 AIR_HU = -1000.0
@@ -47,11 +48,11 @@ _CAGE = np.array(
 _MUSCLE = np.array(
     [
         (-420, 136, 104, 106, 0),
-        (-330, 138, 104, 108, 0),
-        (-200, 147, 107, 114, 0),
-        (-100, 152, 109, 119, 0),
-        (-50, 156, 107, 121, 0),
-        (0, 161, 101, 120, 2),
+        (-330, 134, 102, 108, 0),
+        (-200, 143, 105, 114, 0),
+        (-100, 148, 107, 119, 0),
+        (-50, 152, 105, 121, 0),
+        (0, 157, 99, 120, 2),
         (40, 166, 90, 113, 6),
         (70, 168, 77, 101, 12),
         (95, 158, 66, 86, 18),
@@ -183,8 +184,34 @@ def _p(*xyz: float) -> tuple[float, float, float]:
     return (xyz[2], xyz[1], xyz[0])
 
 
-def _scaled_tube(points: list[tuple[float, float, float]], radii: list[float], scale: np.ndarray) -> Branches:
+def _scaled_tube(points: Sequence[tuple[float, float, float]], radii: list[float], scale: np.ndarray) -> Branches:
     return tube([np.multiply(_p(*point), scale) for point in points], radii)
+
+
+@dataclass(frozen=True)
+class _Lobe:
+    """One lobe: its side of the midline and of the fissures, and where its artery, vein and bronchus come from (x, y, z)."""
+
+    left: bool
+    above_oblique: bool
+    above_horizontal: bool | None
+    artery_xyz: tuple[float, float, float]
+    vein_xyz: tuple[float, float, float]
+    bronchus_xyz: tuple[float, float, float]
+
+    def holds(self, oblique: np.ndarray, horizontal: np.ndarray, left_of_midline: np.ndarray) -> np.ndarray:
+        """Return which points lie in the lobe, from their signed distances to fissures and midline."""
+        inside = ((left_of_midline > 0) == self.left) & ((oblique > 0) == self.above_oblique)
+        return inside if self.above_horizontal is None else inside & ((horizontal > 0) == self.above_horizontal)
+
+
+_LOBES = (
+    _Lobe(False, True, True, (-46, -4, -20), (-50, -4, -32), (-46, 4, -8)),
+    _Lobe(False, True, False, (-46, -2, -26), (-50, 4, -40), (-34, 8, -40)),
+    _Lobe(False, False, None, (-46, 2, -26), (-50, 22, -64), (-34, 8, -40)),
+    _Lobe(True, True, None, (49, 4, -12), (52, -8, -26), (30, 12, -21)),
+    _Lobe(True, False, None, (50, 14, -14), (52, 26, -64), (46, 14, -32)),
+)
 
 
 def _trunks(scale: np.ndarray, rng: np.random.Generator) -> dict[str, Branches]:
@@ -235,18 +262,13 @@ def _trunks(scale: np.ndarray, rng: np.random.Generator) -> dict[str, Branches]:
         ([(0, 10, 6), (18, 11, -12), (34, 12, -24), (46, 14, -32)], [6.6, 6.2, 5.6, 5.0]),
     ]
     gullet = [(-3, 14, 180), (-3, 18, 110), (2, 23, 40), (6, 27, 0), (8, 24, -70), (18, 12, -118), (30, 2, -135)]
-    canal = [(0.0, float(_spine_y(z)) + 25.0, float(z)) for z in range(-420, 221, 40)]
+    canal = [(0.0, float(spine_y(z)) + 25.0, float(z)) for z in range(-420, 221, 40)]
     return {
         "blood": Branches.joined([_scaled_tube(p, [r * width for r in radii], scale) for p, radii in vessels]),
         "airways": Branches.joined([_scaled_tube(p, radii, scale) for p, radii in airways]),
         "gullet": _scaled_tube(gullet, [6.5] * len(gullet), scale),
         "canal": _scaled_tube(canal, [8.0] * len(canal), scale),
     }
-
-
-def _spine_y(z: float | np.ndarray) -> np.ndarray:
-    """Return y of the centre of the vertebral bodies of the standard adult."""
-    return np.interp(z, (-420, -200, -100, -40, 20, 70, 110, 150, 220), (46, 50, 55, 58, 56, 47, 38, 30, 26))
 
 
 def _ellipsoid(
@@ -276,7 +298,7 @@ def _hull(
     v = (y - centre).astype(np.float32)
     depth = np.where(v < 0, front, back).astype(np.float32)
     radius = ((np.abs(x) / lateral.astype(np.float32)) ** power + (np.abs(v) / depth) ** power) ** np.float32(1 / power)
-    field = ((radius - 1.0) * np.minimum(lateral, depth)).astype(np.float32)
+    field = ((radius - 1.0) * np.minimum(lateral, 0.5 * (front + back))).astype(np.float32)
     slope = np.sqrt(sum(np.square(part) for part in np.gradient(field, spacing)))
     return (field / np.maximum(slope, 0.35)).astype(np.float32)
 
@@ -299,8 +321,8 @@ def _organs(
     bend = smooth_noise(rng, coarse, 50.0, components=3) * np.float32(2.2)
     z, y, x = plain_z + bend[0], plain_y + bend[1], plain_x + bend[2]
     # More fat in front and at the sides than over the back.
-    thickness = fat_mm * (1.0 + 0.25 * bend[0] / 2.2 - 0.25 * np.tanh(plain_y / 60.0))
-    muscle = muscle + 0.4 * bend[1]
+    thickness = fat_mm * (1.0 + 0.12 * bend[0] / 2.2 - 0.25 * np.tanh(plain_y / 60.0))
+    muscle = muscle + 0.25 * bend[1]
     body = muscle - thickness.astype(np.float32)
 
     left_ventricle = _tilted(z, y, x, (40, -30, -76), (46, 33, 31))
@@ -321,8 +343,8 @@ def _organs(
     draw_distance(trunks["airways"], coarse, middle, 24.0)
     draw_distance(trunks["gullet"], coarse, middle, 24.0)
     # Limbs of these tubes that leave the chest say nothing about the mediastinum; the hila end at the root of the lung.
-    spine = np.hypot(plain_x, 0.9 * (plain_y - _spine_y(plain_z).astype(np.float32))) - 21.0
-    behind = np.maximum(np.abs(plain_x) - 23.0 - 0.12 * np.maximum(plain_y - 40, 0), _spine_y(plain_z) - plain_y)
+    spine = np.hypot(plain_x, 0.9 * (plain_y - spine_y(plain_z).astype(np.float32))) - 21.0
+    behind = np.maximum(np.abs(plain_x) - 23.0 - 0.12 * np.maximum(plain_y - 40, 0), spine_y(plain_z) - plain_y)
     mediastinum = _rounded_union(middle - 3.0, np.minimum(spine, behind).astype(np.float32), 8.0)
     mediastinum = _rounded_union(mediastinum, heart - 4.5, 10.0)
     septum = np.abs(x - 3.0) - (2.5 + 9.0 * np.exp(-(((plain_y + 78.0) / 16.0) ** 2)))
@@ -335,14 +357,17 @@ def _organs(
     below = np.maximum(-diaphragm + 3.0, cage + 2.0)
     liver = np.maximum(_ellipsoid(z, y, x, (-52, -8, -150), (88, 84, 84)), below)
     left_lobe = np.maximum(_ellipsoid(z, y, x, (10, -48, -142), (70, 42, 44)), below)
-    liver = np.maximum(_rounded_union(liver, left_lobe, 10.0), -(np.hypot(x - 6, y - 45) - 44.0)).astype(np.float32)
+    liver = np.maximum(
+        _rounded_union(liver, left_lobe, 10.0), -(np.hypot(x - 8, y - 56.0 - 0.3 * (z + 150.0)) - 44.0)
+    ).astype(np.float32)
     spleen = np.maximum(_ellipsoid(z, y, x, (88, 38, -150), (30, 44, 50)), below)
     stomach = np.maximum(_ellipsoid(z, y, x, (62, -14, -152), (46, 50, 48)), np.maximum(below, 6.0 - spleen))
     colon = np.maximum(_ellipsoid(z, y, x, (76, -44, -222), (36, 30, 30)), below)
     gas_level = -18.0 + 8.0 * rng.random()
     gas = np.maximum(stomach + 5.0, plain_y - gas_level)
     gas = np.minimum(gas, np.maximum(colon + 5.0, plain_y + 40.0)).astype(np.float32)
-    bowel = np.maximum(np.maximum(bend[0] * 3.0 - 1.0, below), plain_z + 165.0)
+    loops = smooth_noise(rng, coarse, 26.0)
+    bowel = np.maximum(np.maximum(9.0 * (0.1 - np.abs(loops)) + 3.0, below), plain_z + 158.0 + 10.0 * loops)
     painted = [
         (np.maximum(np.maximum(-diaphragm - 0.5, diaphragm - 3.5), cage), 55.0),
         (bowel, 45.0),
@@ -390,12 +415,11 @@ def _tilted(
 
 def _dome_height(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the height of the diaphragm under every point: right dome, left dome and the tendon below the heart."""
-    total = None
+    total = np.full(np.broadcast_shapes(y.shape, x.shape), -1e3, dtype=np.float32)
     for peak, cx, cy, ax, ay in ((-94.0, -66, -4, 70, 92), (-104.0, 66, -8, 70, 90), (-110.0, 6, -22, 62, 72)):
         rho = ((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2
         height = peak - 20.0 * rho - 42.0 * np.minimum(rho, 1.6) ** 2
-        total = height if total is None else -_rounded_union(-total, -height, 10.0)
-    assert total is not None
+        total = -_rounded_union(-total, -height, 10.0)
     return total - 8.0 * np.tanh(y / 60.0)
 
 
@@ -441,7 +465,7 @@ def _soft_tissue(
     flesh = 56.0 + 5.0 * fibres
     # Muscle bellies lie in layers around the chest, with fat between them.
     for layer in (11.0, 21.0, 32.0, 44.0):
-        flesh -= (60.0 + 45.0 * np.clip(wavy, -1, 1)) * np.exp(-(((depth - layer - 3.0 * wavy) / 1.5) ** 2))
+        flesh -= (60.0 + 45.0 * np.clip(wavy, -1, 1)) * np.exp(-(((depth - layer - 2.0 * wavy) / 1.3) ** 2))
     flesh -= 85.0 * np.clip((fibres + 0.5 * wavy - 1.35) * 2.0, 0.0, 1.0)
     paint(hu, coarse.expand(organs.muscle, medium), flesh)
     z, y, x = (axis / factor for axis, factor in zip(medium.open_mesh(), scale, strict=True))
@@ -463,32 +487,25 @@ def _soft_tissue(
     coverage = np.zeros(medium.shape, dtype=np.uint8)
     draw_coverage(liver_vessels, medium, coverage)
     hu += (coverage / np.float32(255.0)) * (62.0 + 85.0 * contrast - hu)
-    spine_y = _spine_y(z)
-    column = np.hypot(x / 1.05, y - spine_y) - 17.0
+    column = np.hypot(x / 1.05, y - spine_y(z)) - 17.0
     paint(hu, np.where(np.abs(column) < 60, column, 60).astype(np.float32), 85.0)
     canal = np.full(medium.shape, 9.0, dtype=np.float32)
     draw_distance(trunks["canal"], medium, canal, 3.0)
     paint(hu, canal, 22.0)
     paint(hu, canal + 3.5, 42.0)
     paint(hu, cartilage, 105.0)
-    # Fluid of an effusion: in the chest wall's inside, above the diaphragm, beside the mediastinum, but not lung.
     return hu
 
 
 def _liver_tree(coarse: Lattice, liver: np.ndarray, scale: np.ndarray, rng: np.random.Generator) -> Branches:
     inside = np.argwhere(liver < -6.0)
     if len(inside) < 40:
-        return grow_tree(np.zeros(3), np.zeros((0, 3)), 1.0, rng) if False else _none()
+        return Branches.none()
     chosen = inside[rng.choice(len(inside), size=min(140, len(inside)), replace=False)]
     seeds = coarse.low + chosen * np.asarray(coarse.spacing)
     trees = [grow_tree(np.multiply((-112.0, 4.0, -27.0), scale), seeds[::2], 6.0, rng)]
     trees.append(grow_tree(np.multiply((-165.0, 0.0, -22.0), scale), seeds[1::2], 6.0, rng))
     return Branches.joined(trees)
-
-
-def _none() -> Branches:
-    empty = np.zeros(0)
-    return Branches(np.zeros((0, 3)), np.zeros((0, 3)), empty, empty, np.zeros(0, dtype=int))
 
 
 def _lung_trees(
@@ -501,28 +518,18 @@ def _lung_trees(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw arteries and veins, the walls and the lumen of the airways; return their coverage (uint8, 255 = full)."""
     voxel = float(np.mean(fine.spacing))
-    gap = 8.5 if voxel < 1.2 else 12.0
-    lobes: list[tuple[np.ndarray, tuple, tuple]] = []
-    field = organs.lungs
-    for artery_root, vein_root, member in (
-        ((-46, -4, -20), (-50, -4, -32), lambda o, h, l: (l < 0) & (o > 0) & (h > 0)),
-        ((-46, -2, -26), (-50, 4, -40), lambda o, h, l: (l < 0) & (o > 0) & (h <= 0)),
-        ((-46, 2, -26), (-50, 22, -64), lambda o, h, l: (l < 0) & (o <= 0)),
-        ((50, 10, -4), (52, -8, -26), lambda o, h, l: (l > 0) & (o > 0)),
-        ((50, 14, -10), (52, 26, -64), lambda o, h, l: (l > 0) & (o <= 0)),
-    ):
-        lobes.append((member, artery_root, vein_root))
+    gap = 7.6 if voxel < 1.2 else 12.0
     vessels = np.zeros(fine.shape, dtype=np.uint8)
     walls = np.zeros(fine.shape, dtype=np.uint8)
     lumen = np.zeros(fine.shape, dtype=np.uint8)
+    field = organs.lungs
     total = float((field < -1.0).sum())
     grown: list[Branches] = []
     bronchi: list[Branches] = [trunks["airways"]]
-    ends = {True: np.multiply(_p(-34, 8, -40), scale), False: np.multiply(_p(46, 14, -32), scale)}
-    for member, artery_root, vein_root in lobes:
-        for kind, root_xyz in (("artery", artery_root), ("vein", vein_root)):
+    for lobe in _LOBES:
+        for kind, root_xyz in (("artery", lobe.artery_xyz), ("vein", lobe.vein_xyz)):
             seeds = _scattered(coarse, field, gap, rng)
-            inside = member(
+            inside = lobe.holds(
                 coarse.at(organs.oblique, seeds),
                 coarse.at(organs.horizontal, seeds),
                 coarse.at(organs.left_of_midline, seeds),
@@ -532,10 +539,10 @@ def _lung_trees(
                 continue
             share = len(seeds) * gap**3 / (total * float(np.prod(coarse.spacing)))
             root = np.multiply(_p(*root_xyz), scale)
-            tree = grow_tree(root, seeds, 9.5 * min(share, 1.0) ** (1.0 / 3.0), rng)
+            tree = grow_tree(root, seeds, 11.0 * min(share, 1.0) ** (1.0 / 3.0), rng)
             grown.append(tree)
             if kind == "artery":
-                bronchi += _bronchi_beside(tree, root, ends[root_xyz[0] < 0], len(seeds))
+                bronchi += _bronchi_beside(tree, root, np.multiply(_p(*lobe.bronchus_xyz), scale), len(seeds))
     draw_coverage(Branches.joined(grown), fine, vessels)
     airways = Branches.joined(bronchi)
     draw_coverage(airways, fine, lumen)

@@ -7,7 +7,7 @@ points, runs towards their centre, and splits the set between its two children. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,12 @@ class Branches:
     fed: np.ndarray
 
     @classmethod
+    def none(cls) -> Branches:
+        """Return no pieces."""
+        empty = np.zeros(0)
+        return cls(np.zeros((0, 3)), np.zeros((0, 3)), empty, empty, np.zeros(0, dtype=int))
+
+    @classmethod
     def joined(cls, parts: Sequence[Branches]) -> Branches:
         """Return all pieces as one."""
         names = ("start", "end", "start_radius", "end_radius", "fed")
@@ -39,9 +45,9 @@ class Branches:
         )
 
 
-def tube(points: Sequence[Sequence[float]], radii: Sequence[float], step_mm: float = 3.0) -> Branches:
+def tube(points: Iterable[Sequence[float] | np.ndarray], radii: Sequence[float], step_mm: float = 3.0) -> Branches:
     """Return a tube along the smooth curve through points (z, y, x), with radii given at the points."""
-    knots = np.asarray(points, dtype=np.float64)
+    knots = np.array([np.asarray(point, dtype=np.float64) for point in points])
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(knots, axis=0), axis=1))])
     at = np.linspace(0.0, length[-1], max(2, int(length[-1] / step_mm) + 1))
     curve = (
@@ -67,7 +73,7 @@ def grow_tree(root: np.ndarray, seeds: np.ndarray, root_radius_mm: float, rng: n
         count = len(points)
         if count == 0:
             continue
-        centre = points.mean(axis=0)
+        centre: np.ndarray = points.mean(axis=0)
         to_centre = centre - start
         distance = float(np.sqrt(to_centre @ to_centre))
         if count == 1:
@@ -78,7 +84,7 @@ def grow_tree(root: np.ndarray, seeds: np.ndarray, root_radius_mm: float, rng: n
         # A slight bend, so that long branches do not look ruled.
         middle = 0.5 * (start + end)
         if distance > 12.0:
-            middle = middle + 0.12 * share_of(heading, distance) + rng.normal(0.0, 0.03 * distance, 3)
+            middle = middle + distance * (0.06 * heading + rng.normal(0.0, 0.03, 3))
         own = scale * count ** (1.0 / 3.0)
         for a, b, r0, r1 in ((start, middle, min(radius, 1.15 * own), own), (middle, end, own, own * 0.95)):
             starts.append(a)
@@ -105,11 +111,6 @@ def grow_tree(root: np.ndarray, seeds: np.ndarray, root_radius_mm: float, rng: n
         stack.append((end, direction, points[upper], own))
         stack.append((end, direction, points[~upper], own))
     return Branches(np.array(starts), np.array(ends), np.array(first), np.array(last), np.array(fed))
-
-
-def share_of(heading: np.ndarray, distance: float) -> np.ndarray:
-    """Return how far the middle of a branch keeps to its parent's heading (a unit vector, or zero at the root)."""
-    return heading * distance * 0.5
 
 
 def draw_coverage(branches: Branches, lattice: Lattice, coverage: np.ndarray, grow_mm: float = 0.0) -> None:

@@ -231,10 +231,10 @@ def _law(
         "stable": rng.uniform(0.9, 1.12),
         "progression": math.exp(before * (start_day + (first_day - start_day) * rng.uniform(0.95, 1.25))),
         "pseudoprogression": rng.uniform(0.55, 0.85),
-        "hyperprogression": rng.uniform(3.0, 5.0),
+        "hyperprogression": rng.uniform(4.0, 6.5),
         "mixed": rng.uniform(0.9, 1.1),
     }[scenario.course]
-    inflammation = rng.uniform(1.4, 2.2) if scenario.course == "pseudoprogression" else 0.0
+    inflammation = rng.uniform(1.8, 2.6) if scenario.course == "pseudoprogression" else 0.0
     if scenario.course in ("mixed",) or plan.fate != "stable":
         factor = {
             "grow": rng.uniform(1.5, 2.6),
@@ -391,18 +391,15 @@ def _draw(
     box = scan.box(low - 2 * np.asarray(scan.spacing), high + 2 * np.asarray(scan.spacing))
     part = scan.part(box)
     points = part.points()
-    level: np.ndarray | None = None
+    level = np.full(part.shape, 1e3, dtype=np.float32)
     for blob, centre in zip(blobs, centres, strict=True):
         own = blob.form.level((points - centre).astype(np.float32), blob.radius_mm, turn)
-        if level is None:
-            level = own
-        elif len(members) > 1:
+        if len(members) > 1:
             # Where two tumours meet, the groove between them fills.
             blend = np.clip(0.5 + 0.5 * (level - own) / 3.0, 0.0, 1.0)
             level = level + (own - level) * blend - 3.0 * blend * (1.0 - blend)
         else:
             level = np.minimum(level, own)
-    assert level is not None
     level = np.maximum(level, _bound(tumour.plan.organ, part, deformation, thorax))
     return Drawn(members, box, part, _without_crumbs(level, len(blobs) if len(members) == 1 else 1))
 
