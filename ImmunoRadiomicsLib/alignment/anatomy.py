@@ -13,7 +13,13 @@ from .grids import Grid, axis_spacing, corners, grid_over, reduce, sample
 
 AIR_HU = -1000.0
 _TISSUE_FROM_HU = -500.0
-_OUTSIDE_AIR_BELOW_HU = -935.0
+# Averaged over the voxels of the map, lung is above the first limit except in emphysema; room air as a whole is below the second;
+# a gas-filled piece of bowel is below the third.
+_THIN_BELOW_HU = -945.0
+_ROOM_AIR_BELOW_HU = -980.0
+_GAS_BELOW_HU = -935.0
+# What was never scanned is filled with one value; averaged over a voxel of the map even the quietest air varies more.
+_CONSTANT_WITHIN_HU = 0.5
 _LUNG_AT_LEAST_ML = 30.0
 _MAP_SPACING_MM = 4.0
 
@@ -47,7 +53,8 @@ def value_range(image: sitk.Image) -> Range:
 def quick_anatomy(image: sitk.Image) -> sitk.Image:
     """Map body and lungs of a CT at about 4 mm: good enough to aim an alignment, not to measure lungs.
 
-    Air that reaches the border of the image is outside the body unless its density is that of lung (a crop through the lungs).
+    A gap that reaches the side of the image is outside the body only if it is as thin as room air, so that a crop through the lungs
+    keeps them.
 
     Returns
     -------
@@ -58,38 +65,32 @@ def quick_anatomy(image: sitk.Image) -> sitk.Image:
     spacing = np.maximum(axis_spacing(image), _MAP_SPACING_MM)
     grid = grid_over(points.min(axis=0), points.max(axis=0), spacing)
     values = sample(sitk.Cast(reduce(image, spacing), sitk.sitkFloat32), grid, outside=AIR_HU)
-    return grid.image(_label(values, grid))
+    return grid.image(_label(values, grid, values <= float(values.min()) + _CONSTANT_WITHIN_HU))
 
 
-def _label(values: np.ndarray, grid: Grid) -> np.ndarray:
+def _label(values: np.ndarray, grid: Grid, padding: np.ndarray) -> np.ndarray:
     labels = np.zeros(values.shape, dtype=np.uint8)
-    voxel_ml = float(np.prod(grid.spacing)) / 1000.0
-    tissue = values > _TISSUE_FROM_HU
-    opened = ndimage.binary_opening(np.pad(tissue, 2, mode="edge"))[2:-2, 2:-2, 2:-2]
-    pieces, count = ndimage.label(opened)
-    if not count:
+    tissue = _largest(ndimage.binary_opening(np.pad(values > _TISSUE_FROM_HU, 2, mode="edge"))[2:-2, 2:-2, 2:-2])
+    if not tissue.any():
         return labels
-    body = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    # Opening shaves thin skin folds off; take back what touches the body within one voxel.
-    body = ndimage.binary_dilation(body) & tissue
+    # Opening shaves thin folds off; take back what touches the body within one voxel.
+    tissue = ndimage.binary_dilation(tissue) & (values > _TISSUE_FROM_HU)
 
-    gaps, count = ndimage.label(~body)
-    lungs = np.zeros_like(body)
+    outside = padding | _outside_air(values, padding)
+    # The blurred surface of the body, clothes and blankets are neither air nor tissue; the chest wall keeps this rim out of the lungs.
+    gas = values <= _TISSUE_FROM_HU
+    gas &= ~ndimage.binary_dilation(outside, iterations=3, mask=gas)
+    gas = ndimage.binary_opening(np.pad(gas, 2, mode="edge"))[2:-2, 2:-2, 2:-2]
+    pieces, count = ndimage.label(gas)
+    lungs = np.zeros_like(tissue)
     if count:
         index = np.arange(1, count + 1)
-        sizes = np.bincount(gaps.ravel(), minlength=count + 1)[1:] * voxel_ml
-        means = ndimage.mean(values, gaps, index)
-        at_border = np.zeros(count + 1, dtype=bool)
-        for face in (gaps[:, 0], gaps[:, -1], gaps[:, :, 0], gaps[:, :, -1]):
-            at_border[np.unique(face)] = True
-        for number, size, mean in zip(index, sizes, means, strict=True):
-            outside = at_border[number] and (mean < _OUTSIDE_AIR_BELOW_HU or mean > _TISSUE_FROM_HU)
-            if outside:
-                continue
-            gap = gaps == number
-            body |= gap
-            if size >= _LUNG_AT_LEAST_ML and _OUTSIDE_AIR_BELOW_HU < mean < _TISSUE_FROM_HU:
-                lungs |= gap
+        sizes = np.bincount(pieces.ravel())[1:] * float(np.prod(grid.spacing)) / 1000.0
+        means = ndimage.mean(values, pieces, index)
+        lungs = np.isin(pieces, index[(sizes >= _LUNG_AT_LEAST_ML) & (means > _GAS_BELOW_HU)])
+    body = tissue | (ndimage.binary_dilation(lungs) & ~outside)
+    around, _ = ndimage.label(~body)
+    body |= ~np.isin(around, _at_border(around))
     labels[body] = Anatomy.BODY
     columns = np.flatnonzero(body.any(axis=(0, 1)))
     middle = 0.5 * (columns[0] + columns[-1])
@@ -97,6 +98,29 @@ def _label(values: np.ndarray, grid: Grid) -> np.ndarray:
     labels[lungs & sides] = Anatomy.RIGHT_LUNG
     labels[lungs & ~sides] = Anatomy.LEFT_LUNG
     return labels
+
+
+def _outside_air(values: np.ndarray, padding: np.ndarray) -> np.ndarray:
+    """Return the thin gas that reaches the side of the image, unless it is as a whole too dense for room air (emphysema in a crop)."""
+    pieces, count = ndimage.label((values < _THIN_BELOW_HU) & ~padding)
+    if not count:
+        return np.zeros_like(padding)
+    index = np.arange(1, count + 1)
+    means = ndimage.mean(values, pieces, index)
+    return np.isin(pieces, index[np.isin(index, _at_border(pieces)) & (means < _ROOM_AIR_BELOW_HU)])
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask."""
+    pieces, count = ndimage.label(mask)
+    return pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:])) if count else mask
+
+
+def _at_border(pieces: np.ndarray) -> np.ndarray:
+    """Return the labels (from 1) that reach a side face of the box (not the first or last slice)."""
+    faces = (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1])
+    numbers = np.unique(np.concatenate([face.ravel() for face in faces]))
+    return numbers[numbers > 0]
 
 
 def body_of(labels: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 At every voxel the moving image is compared with the fixed one in a small window, up to a gain and an offset. The update is the gradient of
 the squared local normalised correlation (B. Avants 2008, doi:10.1016/j.media.2007.06.004), smoothed, scaled to a largest length, and
-composed with the field, which is then smoothed a little (greedy scheme: S. Joshi 2004, doi:10.1016/j.neuroimage.2004.07.068).
+added to the field, which is then smoothed a little. Steps are short and every level ends by smoothing the places that would fold, so that
+adding does as well as composing and needs one interpolation instead of four.
 
 Fields are arrays (3, z, y, x): displacements in voxels in array order (z, y, x), added to the position of each voxel.
 """
@@ -20,6 +21,7 @@ from ..progress import Progress, part
 NOISE_HU = 12.0
 WINDOW = 5
 _FOLDED_BELOW = 0.05
+_DIVERGED_BY = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,8 @@ class Schedule:
     iterations: int
     update_smoothing: float = 1.5
     field_smoothing: float = 0.7
-    first_step: float = 0.5
-    last_step: float = 0.2
+    first_step: float = 0.8
+    last_step: float = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ def refine_field(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -> Deformation:
     """Find the field on the finest level; ``levels`` and ``schedules`` go from coarse to fine.
 
-    A level whose result correlates less than its start, or is not finite, is given up and its start is kept.
+    Each level hands on the field that correlated best, so that a level that diverges does no harm.
     """
     field = np.zeros((3, *levels[0].fixed.shape), dtype=np.float32)
     troubles = []
@@ -161,22 +163,22 @@ def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -
     return Deformation(field, tuple(troubles))
 
 
-def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progress) -> tuple[np.ndarray, float, float]:
-    """Return the updated field and the mean squared correlation before and after."""
+def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progress) -> tuple[np.ndarray, bool]:
+    """Return the best field of a level, and whether the level ended clearly worse than that or not finite."""
     correlator = Correlator(level.fixed)
     places = identity(level.fixed.shape)
     total = float(level.weight.sum()) or 1.0
-    before = after = -np.inf
+    best, best_field, now = -np.inf, field, -np.inf
     for iteration in range(plan.iterations + 1):
         warped = warp(level.moving, field + places)
         squared, force = correlator.compare(warped)
-        after = float(np.vdot(squared, level.weight)) / total
-        if iteration == 0:
-            before = after
-        if iteration == plan.iterations or not np.isfinite(after):
+        now = float(np.vdot(squared, level.weight)) / total
+        if now > best:
+            best, best_field = now, field
+        if iteration == plan.iterations or not np.isfinite(now):
             break
-        force *= level.weight
         update = np.stack(np.gradient(warped))
+        force *= level.weight
         update *= force
         update = smooth(update, plan.update_smoothing)
         longest = float(np.sqrt(np.einsum("i...,i...->...", update, update).max()))
@@ -184,7 +186,6 @@ def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progre
             break
         done = iteration / max(plan.iterations - 1, 1)
         update *= np.float32((plan.first_step + (plan.last_step - plan.first_step) * done) / longest)
-        there = update + places
-        field = smooth(update + np.stack([warp(item, there) for item in field]), plan.field_smoothing)
+        field = smooth(field + update, plan.field_smoothing)
         progress((iteration + 1) / plan.iterations, "Deforming the follow-up onto the baseline")
-    return field, before, after
+    return best_field, not now > best - _DIVERGED_BY

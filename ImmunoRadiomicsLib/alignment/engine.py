@@ -31,7 +31,7 @@ _FINEST_MM = 1.5
 # Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
 _MOST_VOXELS = 900_000
 _COARSEST_LEVEL_MM = 9.0
-_ITERATIONS = (60, 60, 40)
+_ITERATIONS = (80, 80, 40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +154,11 @@ class _Side:
         return cls(small, labels, values.low, values.high, values.looks_like_ct)
 
     def on(self, grid: Grid, transform: sitk.Transform | None = None) -> Scan:
-        """Return the scan on a grid; the table and the air around the body are made equal."""
+        """Return the scan on a grid."""
         values = sample(reduce(self.image, np.asarray(grid.spacing)), grid, transform, outside=AIR_HU)
         labels = sample(self.labels, grid, transform, nearest=True)
         valid = covered(self.image, grid, transform)
         body = body_of(labels) & valid
-        rim = ndimage.binary_dilation(body, iterations=max(1, round(4.0 / min(grid.spacing))))
-        if body.any():
-            values[~rim & valid] = AIR_HU
         return Scan(grid, values, valid, body, lungs_of(labels) & valid)
 
 
@@ -288,11 +285,11 @@ def _deformed(
 ) -> tuple[sitk.Transform, sitk.Transform, np.ndarray, tuple[str, ...]]:
     grid = fixed.grid
     rim = max(1, round(_RIM_MM / min(grid.spacing)))
-    near = ndimage.binary_dilation(fixed.body, iterations=rim)
+    near = ndimage.binary_dilation(fixed.body, iterations=rim) & ndimage.binary_dilation(moved.body, iterations=2 * rim)
     weight = (near & fixed.valid & moved.valid).astype(np.float32)
     levels = [Level(fixed.values, moved.values, weight)]
     grids = [grid]
-    while min(grids[-1].spacing) * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(grids[-1].size) >= 16:
+    while min(grids[-1].spacing) * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(grids[-1].size) >= 32:
         levels.append(levels[-1].coarser())
         grids.append(grids[-1].coarser())
     levels.reverse()

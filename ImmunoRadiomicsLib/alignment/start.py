@@ -206,13 +206,21 @@ def match(fixed: Scan, moving: Scan, linear: Linear) -> float:
     return float(np.corrcoef(a, b)[0, 1]) * min(1.0, overlap) ** 0.25
 
 
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the least-squares line."""
+    mean_x, mean_y = float(x.mean()), float(y.mean())
+    variance = float(((x - mean_x) ** 2).mean())
+    slope = float(((x - mean_x) * (y - mean_y)).mean()) / variance if variance > 0 else 1.0
+    return slope, mean_y - slope * mean_x
+
+
 def refine(
-    fixed: Scan, moving: Scan, start: Linear, freedom: int, *, iterations: int = 30, sample_to: int = 60_000
+    fixed: Scan, moving: Scan, start: Linear, freedom: int, *, iterations: int = 30, sample_to: int = 40_000, tolerance_mm: float = 0.02
 ) -> Linear:
     """Improve a linear map by Gauss-Newton steps; ``freedom`` is RIGID or AFFINE.
 
     The unknowns are a small motion of the fixed points before the map, a gain and an offset of the densities. Voxels are weighed down
-    (Geman-McClure) the more their difference exceeds the robust spread. Ends early once no corner of the body moves by more than 0.02 mm.
+    (Geman-McClure) the more their difference exceeds the robust spread. Ends early once no unknown moves the body by more than ``tolerance_mm``.
     """
     region = fixed.valid & ndimage.binary_dilation(fixed.body, iterations=2)
     chosen = np.flatnonzero(region.ravel())
@@ -254,7 +262,7 @@ def refine(
         # Linear around no motion, gain 1 and offset 0: fixed - moving = slope . motion + (gain - 1) * moving + offset.
         design = np.concatenate([motion, values[None], np.ones((1, values.size))])
         rest = target[inside] - values
-        gain, level = np.polyfit(values, target[inside], 1) if values.std() > 0 else (1.0, 0.0)
+        gain, level = _line(values, target[inside])
         difference = target[inside] - gain * values - level
         spread = 1.4826 * float(np.median(np.abs(difference))) + 10.0
         weight = 1.0 / (1.0 + (difference / (2.0 * spread)) ** 2) ** 2
@@ -264,17 +272,14 @@ def refine(
         diagonal = np.diag(normal).copy()
         normal[np.diag_indices_from(normal)] += damping * diagonal + 1e-9
         step = np.linalg.solve(normal, right)
-        if freedom == RIGID:
-            small = rotation(step[:3] / scale)
-        else:
-            small = np.eye(3) + step[:9].reshape(3, 3) / scale
+        small = rotation(step[:3] / scale) if freedom == RIGID else np.eye(3) + step[:9].reshape(3, 3) / scale
         moved = small @ middle
         shift = Linear(small, middle - moved + step[freedom - 3 : freedom])
         proposal = current.after(shift)
         if not proposal.plausible:
             return current
         current = proposal
-        if np.abs(step[:freedom]).max() < 0.02:
+        if np.abs(step[:freedom]).max() < tolerance_mm:
             break
     return current
 
@@ -339,13 +344,17 @@ def find_start(fixed: Scan, moving: Scan, freedom: int, given: Linear | None, pr
 
 
 def _best_refined(fixed: Scan, moving: Scan, starts: list[Linear], freedom: int) -> tuple[Linear, float]:
-    ranked = sorted(starts, key=lambda item: match(fixed, moving, item), reverse=True)[:_REFINED_STARTS]
-    candidates = list(ranked)
-    for item in ranked:
-        rigid = refine(fixed, moving, item, RIGID, sample_to=20_000)
-        candidates.append(rigid)
-        if freedom == AFFINE:
-            candidates.append(refine(fixed, moving, rigid, AFFINE, sample_to=20_000))
-    scores = [match(fixed, moving, item) for item in candidates]
-    best = int(np.argmax(scores))
-    return candidates[best], scores[best]
+    """Refine the best few starts rigidly, and the best two of those affinely; return the best map and its match."""
+
+    def ranked(items: list[Linear]) -> list[tuple[Linear, float]]:
+        scored = [(item, match(fixed, moving, item)) for item in items]
+        return sorted(scored, key=lambda pair: pair[1], reverse=True)
+
+    def refined(pairs: list[tuple[Linear, float]], kind: int) -> list[tuple[Linear, float]]:
+        found = [refine(fixed, moving, item, kind, sample_to=10_000, tolerance_mm=0.1) for item, _ in pairs]
+        return ranked([*(item for item, _ in pairs), *found])
+
+    best = refined(ranked(starts)[:_REFINED_STARTS], RIGID)
+    if freedom == AFFINE:
+        best = refined(best[:2], AFFINE)
+    return best[0]
