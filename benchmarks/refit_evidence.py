@@ -2,6 +2,7 @@
 
     python benchmarks/refit_evidence.py pseudoprogression
     python benchmarks/refit_evidence.py hyperprogression
+    python benchmarks/refit_evidence.py pneumonitis        (nothing is fitted: the shipped model on a table with 11 events)
     python benchmarks/refit_evidence.py pseudoprogression --write      store the numbers in the bundle and seal it
 
 The tables are read where they lie (``--data``, by default ``../shared/data/trials`` beside the checkout). Both
@@ -30,8 +31,9 @@ from scipy.stats import rankdata
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from ImmunoRadiomicsLib.classifiers.bundles import seal_bundle  # noqa: E402
+from ImmunoRadiomicsLib.classifiers.bundles import load_bundle, seal_bundle  # noqa: E402
 from ImmunoRadiomicsLib.classifiers.distance import robust_location_scatter  # noqa: E402
+from ImmunoRadiomicsLib.classifiers.engine import Reading, evaluate  # noqa: E402
 from ImmunoRadiomicsLib.files import write_text  # noqa: E402
 
 DEFAULT_DATA = CHECKOUT.parent / "shared" / "data" / "trials"
@@ -48,6 +50,10 @@ TOO_SMALL_MM = 5.0
 GROWTH_LIMIT = 0.75
 GROWTH_BINS = (0.20, 0.25, 0.35, 0.50, 0.75, np.inf)
 FIRST_WINDOW_DAYS = 95
+
+EVENT_TABLE = "sayer_nsclc_irae.csv"
+# How that table words pneumonitis.
+PNEUMONITIS_WORDS = ("pneumonitis", "pulmonary toxicity")
 
 CLINICAL_TABLE = "oak_poplar_clinical.xlsx"
 ATEZOLIZUMAB = "MPDL3280A"
@@ -398,6 +404,36 @@ def refit_hyperprogression(data: Path) -> HyperprogressionRefit:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class PneumonitisCheck:
+    patients: int
+    events: int
+    auc: Interval
+
+
+def check_pneumonitis(data: Path) -> PneumonitisCheck:
+    """Rank the patients of a public table by the shipped model, on the inputs that the table has: drug and histology."""
+    bundle = load_bundle(BUNDLES / "pneumonitis-evidence")
+    if bundle.model is None:
+        raise ValueError("the shipped bundle has no model")
+    prior = (bundle.model.prior("real-world"),)
+    y, scores, known = [], [], {}
+    with (data / EVENT_TABLE).open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            classes = frozenset(row["Immunotherapy.Class"].replace(" ", "").split("/"))
+            values = {"squamous": float(row["Squamous"]), "ctla4_combination": float("anti-ctla-4" in classes)}
+            if len(classes & {"anti-pd-1", "anti-pd-l1"}) == 1:
+                values["pd1"] = float("anti-pd-1" in classes)
+            key = tuple(sorted(values.items()))
+            if key not in known:
+                readings = {name: Reading(name, value, "", "entered") for name, value in values.items()}
+                known[key] = evaluate(bundle, readings, priors=prior, nsclc=True).probability
+            y.append(any(word in row["irAE.1"].lower() for word in PNEUMONITIS_WORDS))
+            scores.append(known[key])
+    outcome = np.array(y)
+    return PneumonitisCheck(len(outcome), int(outcome.sum()), bootstrap(outcome, np.array(scores), auc))
+
+
 def rounded(values: Any, digits: int = 6) -> Any:
     """Numbers as they are stored: nested lists of floats with as many decimals as are printed."""
     return np.round(np.asarray(values, dtype=float), digits).tolist()
@@ -545,7 +581,7 @@ def write_hyperprogression(result: HyperprogressionRefit) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("flag", choices=("pseudoprogression", "hyperprogression"))
+    parser.add_argument("flag", choices=("pseudoprogression", "hyperprogression", "pneumonitis"))
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder with the trial tables")
     parser.add_argument("--write", action="store_true", help="store the numbers in the shipped bundle and seal it")
     options = parser.parse_args(arguments)
@@ -554,6 +590,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_pseudoprogression(growth)
         if options.write:
             write_pseudoprogression(growth)
+    elif options.flag == "pneumonitis":
+        check = check_pneumonitis(options.data)
+        print(f"{check.events} events in {check.patients} patients: too few to train or to judge a model")
+        print(f"AUC of drug and histology alone  {check.auc}")
     else:
         death = refit_hyperprogression(options.data)
         print_hyperprogression(death)

@@ -57,10 +57,16 @@ class Applicability:
 
 
 def patient_doubts(case: Case) -> Iterator[Doubt]:
-    """Yield what speaks against any evidence from adults on CT: age, lungs, slice thickness, density scale."""
+    """Yield what speaks against any evidence from adults on immunotherapy and CT: age, treatment, lungs, slices, HU."""
     age = case.study.clinical.age
     if age is not None and age < ADULT_YEARS:
         yield Doubt("not assessable", f"the patient is {age:g} years old and the evidence is from adults")
+    treatment = case.study.treatment
+    if not treatment.agents and not treatment.regimen:
+        yield Doubt("caution", "regimen and agents are not entered")
+    elif not case.targets_of_drugs:
+        named = ", ".join(treatment.agents) or treatment.regimen
+        yield Doubt("caution", f"{named} is no inhibitor of PD-1, PD-L1 or CTLA-4 that is known here")
     lungs = case.baseline_lungs
     if lungs is None:
         yield Doubt("caution", "no lungs were found at baseline, so the density scale could not be checked against air")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..analysis import Evidence, Features, Flag
+from ..analysis import Evidence, Features, Flag, Level
 from .applicability import Applicability, Doubt, input_doubts, lesion_doubts, patient_doubts
 from .bundles import Bundle
 from .case import Case, size_mm
@@ -62,7 +62,7 @@ def assess_hyperprogression(case: Case, bundle: Bundle) -> Flag:
         prior_lower=posterior.prior_lower,
         prior_upper=posterior.prior_upper,
         prior_source=posterior.prior_source,
-        level=level_of(posterior, model.levels) if assessable else "not assessable",
+        level=_level(case, level_of(posterior, model.levels)) if assessable else "not assessable",
         bundle=bundle.card.id,
         bundle_version=bundle.card.version,
         applicability=applicability.verdict,
@@ -138,6 +138,9 @@ def _own_doubts(case: Case, readings: dict[str, Reading]) -> Iterator[Doubt]:
         yield Doubt("caution", "the tumour is not entered; the risk is fitted on non-small-cell lung cancer")
     elif not case.nsclc:
         yield Doubt("caution", f"the risk is fitted on non-small-cell lung cancer, not on {case.study.tumour}")
+    in_liver = [item.id for item in case.baseline_lesions if "liver" in item.organ.lower()]
+    if in_liver and case.study.clinical.liver_metastases is False:
+        yield Doubt("caution", f"no liver metastases are entered, but {', '.join(in_liver)} lies in the liver")
     if case.study.treatment.line == 1:
         yield Doubt("caution", "the risk is fitted on previously treated patients, this is the first line")
     if case.study.clinical.ecog is not None and case.study.clinical.ecog > 1:
@@ -147,6 +150,12 @@ def _own_doubts(case: Case, readings: dict[str, Reading]) -> Iterator[Doubt]:
         )
     if not case.baseline_lesions and readings["sites"].origin != "entered":
         yield Doubt("caution", "no lesion is segmented at baseline, so neither sites nor burden could be measured")
+
+
+def _level(case: Case, level: Level) -> Level:
+    """Keep a course that meets a definition from being called unlikely, whatever the baseline risk was."""
+    met = any(item.answer == "yes" for item in case.response.hyperprogression)
+    return "indeterminate" if met and level == "unlikely" else level
 
 
 def _definitions_summary(case: Case) -> str:

@@ -138,13 +138,13 @@ def abnormal_zones(lungs: Sequence[LungMeasures], timepoint: str) -> tuple[str, 
 
 def new_opacity(case: Case, change: LungChange) -> Definition:
     """Answer whether a follow-up shows new opacities in the lungs, with how much and how far they extend."""
-    title = f"New lung opacities at {change.timepoint}"
+    identifier, title = f"new-opacity-{change.timepoint}", f"New lung opacities at {change.timepoint}"
     source = EXTENT_SOURCE
     glass, solid = change.new_ground_glass_ml, change.new_consolidation_ml
     if not change.assessable or glass is None or solid is None:
         reason = f"new lung opacities at {change.timepoint} are withheld: {change.reason or 'they were not measured'}"
         numbers = {"volume_ratio": change.volume_ratio}
-        return Definition("new-opacity", title, "not assessable", sentence([reason.rstrip(".")]), numbers, source)
+        return Definition(identifier, title, "not assessable", sentence([reason.rstrip(".")]), numbers, source)
     total, share = glass + solid, change.new_opacity_percent
     numbers = {
         "new_ground_glass_ml": glass,
@@ -154,14 +154,14 @@ def new_opacity(case: Case, change: LungChange) -> Definition:
     }
     if total < NEW_OPACITY_ML:
         reason = f"no new lung opacity at {change.timepoint}: {total:.0f} ml, below the {NEW_OPACITY_ML:g} ml that can be told"
-        return Definition("new-opacity", title, "no", sentence([reason]), numbers, source)
+        return Definition(identifier, title, "no", sentence([reason]), numbers, source)
     extent = "" if share is None else f", {share:.1f} % of the lungs ({extent_class(share)})"
     parts = _parts_with_change(case, change)
     reason = (
         f"new lung opacities at {change.timepoint}: {glass:.0f} ml of ground glass and {solid:.0f} ml of consolidation{extent}"
         f"{', mostly ' + parts if parts else ''}; the cause and the grade are not told by the CT"
     )
-    return Definition("new-opacity", title, "yes", sentence([reason]), numbers, source)
+    return Definition(identifier, title, "yes", sentence([reason]), numbers, source)
 
 
 def extent_class(percent_of_lung: float) -> str:
@@ -226,9 +226,7 @@ def _setting(case: Case) -> str:
 def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
     if case.study.clinical.setting is None:
         yield Doubt("caution", "the setting (trial or real-world) is not entered and matters more than any other input")
-    if not case.targets_of_drugs:
-        yield Doubt("caution", "regimen and agents are not entered")
-    elif not case.targets_of_drugs & {"PD-1", "PD-L1"}:
+    if case.targets_of_drugs == {"CTLA-4"}:
         yield Doubt("caution", "the incidences are those of PD-1 and PD-L1 inhibitors")
     lungs = case.baseline_lungs
     if lungs is not None and abnormal_zones(case.lungs, case.baseline):

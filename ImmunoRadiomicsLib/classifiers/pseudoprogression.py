@@ -242,9 +242,19 @@ def _retrospective(empty: Flag, case: Case, visit: Visit, later: Sequence[Visit]
                 f"the progression at {visit.timepoint} (day {visit.day}) {word}, as the later scan shows ({seen}): this is the label, not "
                 "a prediction",
                 label.reason.rstrip("."),
+                _open_again(visit, later),
                 *applicability.reasons,
             ]
         ),
+    )
+
+
+def _open_again(first: Visit, later: Sequence[Visit]) -> str:
+    if later[-1].irecist != "iUPD" or all(item.irecist == "iUPD" for item in later):
+        return ""
+    return (
+        f"{later[-1].timepoint} progresses anew and is not confirmed yet, and the model speaks of first progressions only, as the one at "
+        f"{first.timepoint}"
     )
 
 

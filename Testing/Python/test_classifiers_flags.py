@@ -181,6 +181,18 @@ def test_after_a_later_scan_the_label_takes_the_place_of_the_prediction(label: s
     assert answer.definitions[0].answer == label
 
 
+def test_a_second_progression_is_said_to_be_open() -> None:
+    visits = (visit(), visit("followup-2", recist="SD", irecist="iSD"), visit("followup-3"))
+    answer = pseudo(
+        study=study(visits=3),
+        timepoints=timepoints(3),
+        lesions=(lesion("L1", (30.0, 42.0, 31.0, 60.0)),),
+        response=response(*visits, label="yes"),
+    )
+    assert answer.level == "yes"
+    assert "followup-3 progresses anew and is not confirmed yet" in answer.reason
+
+
 def test_an_open_block_is_neither_predicted_nor_labelled() -> None:
     answer = pseudo(
         study=study(visits=2),
@@ -242,6 +254,22 @@ def test_the_surrogate_is_said_and_the_definitions_are_shown() -> None:
     assert answer.definitions == case()["response"].hyperprogression
     assert "of 1 published definitions, not met: 1" in answer.reason
     assert answer.level in ("unlikely", "indeterminate", "likely")
+
+
+def test_a_met_definition_is_not_called_unlikely() -> None:
+    met = dataclasses.replace(response(visit()).hyperprogression[0], answer="yes")
+    answer = hyper(response=dataclasses.replace(response(visit()), hyperprogression=(met,)))
+    assert hyper().level == "unlikely"
+    assert answer.level == "indeterminate"
+    assert answer.probability == hyper().probability
+    assert "met: Matos 2020" in answer.reason
+
+
+def test_a_liver_lesion_against_the_entry_is_a_doubt() -> None:
+    lesions = (lesion("L1", (30.0, 42.0)), lesion("H1", (20.0, 20.0), organ="liver"))
+    answer = hyper(lesions=lesions)
+    assert answer.applicability == "caution"
+    assert "H1 lies in the liver" in answer.reason
 
 
 def test_rmh_is_shown_and_not_added() -> None:
@@ -420,6 +448,19 @@ def test_far_outside_is_never_applicable(what: str) -> None:
     for answer in flags(**FAR_OUTSIDE[what]):
         assert answer.applicability != "applicable", answer.flag
         assert len(answer.reason) > 40
+
+
+@pytest.mark.parametrize(
+    ("treatment", "words"),
+    [
+        ({"agents": (), "regimen": None}, "regimen and agents are not entered"),
+        ({"agents": ("docetaxel",), "regimen": "chemotherapy"}, "docetaxel is no inhibitor of PD-1"),
+    ],
+)
+def test_a_treatment_that_is_not_known_to_be_immunotherapy_is_a_doubt(treatment: dict[str, Any], words: str) -> None:
+    for answer in flags(study=study(**treatment)):
+        assert answer.applicability == "caution"
+        assert words in answer.reason
 
 
 @pytest.mark.parametrize("what", ["a child", "MRI in the place of CT"])

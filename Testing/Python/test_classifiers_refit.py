@@ -110,6 +110,11 @@ def test_shipped_early_death_numbers_are_the_refitted_ones(death) -> None:
     assert death.ranges[2, 1] <= burden["high"]
 
 
+def test_the_public_pneumonitis_table_has_too_few_events(refit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refit.main(["pneumonitis"]) == 0
+    assert "11 events in 354 patients: too few" in capsys.readouterr().out
+
+
 def test_separable_classes_are_refused(refit: ModuleType) -> None:
     x = np.arange(10.0)[:, None]
     with pytest.raises(refit.SeparableError):
