@@ -25,9 +25,10 @@ class Cache:
             return None
         try:
             content = json.loads(_path(self._folder, key).read_text(encoding="ascii"))
-            return content["reason"], content["values"]
+            reason, values = content["reason"], content["values"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        return (reason, values) if isinstance(reason, str | None) and isinstance(values, dict) else None
 
     def write(self, key: str, reason: str | None, values: dict[str, float | None]) -> None:
         """Keep a result; floats are written so that they are read back the same to the last bit."""

@@ -9,11 +9,13 @@ import math
 import multiprocessing
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -103,10 +105,11 @@ def extract(
     store = Cache(cache)
     progress(0.0, "Preparing the extraction of features")
     digests = {name: _volume_digest(volumes[name]) for name in sorted({region.timepoint for region in regions})}
+    versions = software_versions()
     tasks = []
     for number, region in enumerate(regions):
         chosen = lung_preset if lung_preset is not None and region.lesion is None else preset
-        key = _key(digests[region.timepoint], region, chosen)
+        key = _key(digests[region.timepoint], region, chosen, versions)
         tasks.append(_Task(number, region, chosen, key, _cost(volumes[region.timepoint], region, chosen)))
 
     outcomes: dict[int, _Outcome] = {}
@@ -210,9 +213,9 @@ def _volume_digest(volume: sitk.Image) -> str:
     return digest.hexdigest()
 
 
-def _key(volume_digest: str, region: RegionMask, preset: Preset) -> str:
+def _key(volume_digest: str, region: RegionMask, preset: Preset, versions: dict[str, str]) -> str:
     digest = hashlib.sha256()
-    parts = (volume_digest, region.offset_zyx, region.voxels.shape, preset.sha256, software_versions())
+    parts = (volume_digest, region.offset_zyx, region.voxels.shape, preset.sha256, versions)
     digest.update(json.dumps(parts, sort_keys=True).encode())
     digest.update(np.packbits(region.voxels).data)
     return digest.hexdigest()
@@ -265,10 +268,12 @@ class _Worker:
 
 def _serve(link: connection.Connection) -> None:
     """Measure what is sent until None comes: a volume with parameters (to be kept) or a region of it."""
+    # An interrupt from the keyboard reaches every process of the terminal; the parent decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     pyradiomics()
     source, parameters = None, {}
-    while (message := link.recv()) is not None:
+    while (message := _received(link)) is not None:
         if isinstance(message, RegionMask) and source is not None:
             link.send(_measured(source, message, parameters))
         else:
@@ -278,6 +283,14 @@ def _serve(link: connection.Connection) -> None:
             image.SetOrigin(origin)
             image.SetDirection(direction)
             source = Source(image, parameters["setting"])
+
+
+def _received(link: connection.Connection) -> Any:
+    """Return the next message, or None where the parent is gone."""
+    try:
+        return link.recv()
+    except (EOFError, ConnectionError):
+        return None
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ The windows are those on which the values inside the region are the same to the 
 
 - Laplacian of Gaussian: 20 standard deviations on each side. The filter is recursive (Deriche) and stores single
   precision; nearer borders change the last digits, at 8 standard deviations the third.
-- Wavelet: the length of the filter per level, with the periodic continuation that the transform assumes at the borders
-  of the image (which pyradiomics first makes even by repeating the first slice after the last).
+- Wavelet: the length of the filter per level. The transform continues the image periodically and sums in another order
+  where it does, so an axis on which the window would leave the image is kept whole.
 - Square, square root, logarithm, exponential: no neighbours, but the largest magnitude of the whole image scales the result.
 - Gradient: one neighbour.
 """
@@ -111,21 +111,18 @@ def _wavelet(settings: dict[str, Any], prepared: Prepared) -> Iterator[Derived]:
 
     levels = settings.get("start_level", 0) + settings.get("level", 1)
     length = pywt.Wavelet(settings.get("wavelet", "coif1")).dec_len
-    margin = levels * (length + length % 2)
-    indices, inner = [], []
+    margin = levels * length
+    outer, inner = [], []
     for first, size, limit in zip(
         prepared.offset_zyx, prepared.mask.shape, prepared.image.GetSize()[::-1], strict=True
     ):
-        period = limit + limit % 2
-        count = size + size % 2 + 2 * margin
-        if count >= period:
-            indices.append(np.arange(limit))
-            inner.append(slice(first, first + size))
-            continue
-        positions = np.arange(first - margin, first - margin + count) % period
-        indices.append(np.where(positions == limit, 0, positions))
-        inner.append(slice(margin, margin + size))
-    window = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(prepared.image)[np.ix_(*indices)])
+        begin, end = first - margin, first + size + margin
+        end += (end - begin) % 2
+        if begin < 0 or end > limit:
+            begin, end = 0, limit
+        outer.append(slice(begin, end))
+        inner.append(slice(first - begin, first - begin + size))
+    window = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(prepared.image)[tuple(outer)])
     for label, values in _apply("Wavelet", window, settings):
         yield Derived(label, np.array(values[tuple(inner)]))
 

@@ -21,6 +21,9 @@ from .surface import surface_of
 
 Parameters = dict[str, dict[str, Any]]
 
+# A co-occurrence matrix of so many levels, in 13 directions, takes 1.6 GiB; pyradiomics holds several.
+MAXIMUM_GREY_LEVELS = 4096
+
 
 def pyradiomics() -> Any:
     """Return the module ``radiomics``, quiet: what it would print about a region is a reason in our tables.
@@ -168,6 +171,11 @@ def _textures(
     inside = derived.values[mask]
     # Both kinds of bin edges depend on the smallest and largest value alone.
     edges = imageoperations.getBinEdges(np.array([inside.min(), inside.max()]), **settings)
+    if len(edges) > MAXIMUM_GREY_LEVELS:
+        raise UnmeasurableError(
+            f"the {derived.name} image has {len(edges) - 1} grey levels in the region; "
+            f"a larger bin width gives no more than {MAXIMUM_GREY_LEVELS}"
+        )
     levels = np.digitize(inside, edges)
     binned = np.zeros(mask.shape, dtype=int)
     binned[mask] = levels
