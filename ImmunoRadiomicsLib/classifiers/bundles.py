@@ -218,13 +218,17 @@ def _parse(path: Path) -> dict[str, Any]:
     def refuse(word: str) -> NoReturn:
         raise ValueError(f"{word} is not a number")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse(text)
+
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); a bundle is a folder with {CARD_FILE}."
         ) from error
-    except (UnicodeDecodeError, ValueError) as error:
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no valid JSON ({error}); fetch the bundle again.") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: a JSON object is needed.")

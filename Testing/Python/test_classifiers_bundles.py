@@ -249,7 +249,9 @@ def test_a_wrong_form_is_refused(copy, file: str, change: Any, word: str) -> Non
     assert word in refusal(copy(**{file: change}))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"card_version": NaN}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"card_version": NaN}', '{"card_version": 1e999}', "\xff", "[" * 100_000]
+)
 def test_a_card_that_is_no_json_object_is_refused(copy, text: str) -> None:
     folder = copy()
     (folder / "card.json").write_bytes(text.encode("latin-1"))
