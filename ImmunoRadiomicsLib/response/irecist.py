@@ -51,7 +51,8 @@ class IrecistSettings:
     iUPD: iUPD unless the target sum fell (`smaller sum`), iUPD always (`keep`, Table 2), or the class (`reset`).
     ``missing_new_lesion_is_ne``: a known new lesion that was not evaluated makes the visit NE. ``ne_in_nadir``: complete sums of NE
     visits count for the nadir. ``other_non_target_confirms``: a further non-target lesion that progresses unequivocally is
-    further growth where non-target lesions were the cause.
+    further growth where non-target lesions were the cause. ``vanished_new_lesion_confirms``: a new lesion first seen on a scan
+    that was too early counts at the next one even if it is gone by then.
     """
 
     recist: RecistSettings = field(default_factory=RecistSettings)
@@ -65,6 +66,7 @@ class IrecistSettings:
     missing_new_lesion_is_ne: bool = True
     ne_in_nadir: bool = False
     other_non_target_confirms: bool = True
+    vanished_new_lesion_confirms: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def step(
     settings = settings or IrecistSettings()
     target = assess_targets(visit, state.history, settings.recist)
     base = overall_response(target.letter, visit.non_target, new_lesion=False)
-    new = _read_new_lesions(state, visit)
+    new = _read_new_lesions(state, visit, settings)
     causes = _causes(target, visit, new)
 
     def result(
@@ -233,9 +235,10 @@ def step(
     return result("iUPD", rule, anchor=anchor, warnings=late), advanced("iUPD", "pending", anchor)
 
 
-def _read_new_lesions(state: IrecistState, visit: CourseVisit) -> _NewLesions:
+def _read_new_lesions(state: IrecistState, visit: CourseVisit, settings: IrecistSettings) -> _NewLesions:
     seen = [item for item in visit.new_lesions if item.seen]
-    fresh = tuple(item.lesion for item in seen if item.lesion not in state.known)
+    counted = visit.new_lesions if settings.vanished_new_lesion_confirms else seen
+    fresh = tuple(item.lesion for item in counted if item.lesion not in state.known)
     old_targets = [item for item in visit.new_targets if item.lesion in state.new_members]
     members = state.new_members | {item.lesion for item in visit.new_targets if item.lesion in fresh}
     old_sizes = [item.tenths for item in old_targets if item.tenths is not None]

@@ -32,7 +32,9 @@ UNSIZED_STATUSES = ("present", "absent", "progressed", "further progressed", "eq
 
 TOO_SMALL_MM = 5.0
 NORMAL_NODE_MM = 10.0
-BASELINE_WINDOW_DAYS = 28
+LARGEST_MM = 1000
+LARGEST_DAY = 100_000
+LARGEST_ML = 100_000
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,7 @@ def parse_date(text: str) -> datetime.date:
 
 def _whole_day(text: str) -> int:
     value = Decimal(text.replace(",", "."))
-    if value != value.to_integral_value():
+    if not value.is_finite() or abs(value) > LARGEST_DAY or value != value.to_integral_value():
         raise ValueError(text)
     return int(value)
 
@@ -441,6 +443,9 @@ class _RowReader:
             if value < 0:
                 self.problem(number, f"size {text} is negative. A lesion that is gone is 0 or has status absent.")
                 continue
+            if value >= LARGEST_MM:
+                self.problem(number, f"size {text} is {value / 1000:.3g} m long. Check its unit.")
+                continue
             if values[column.axis] is not None and values[column.axis] != value:
                 self.problem(number, f"the {column.axis} axis is given twice, as {values[column.axis]} and {value} mm.")
                 continue
@@ -505,8 +510,8 @@ class _RowReader:
             volume = None if number_read is None else float(number_read)
         except InvalidOperation:
             self.problem(number, f"volume '{volume_text}' is not a number.")
-        if volume is not None and volume < 0:
-            self.problem(number, f"volume {volume_text} is negative.")
+        if volume is not None and not 0 <= volume < LARGEST_ML:
+            self.problem(number, f"volume {volume_text} ml is negative or impossibly large.")
             volume = None
         day, date = whole("day", "day"), calendar("date")
         if day is None and date is None and not self.problems_at(number, "day", "date"):

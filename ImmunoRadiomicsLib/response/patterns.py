@@ -323,7 +323,7 @@ def _matos(first: FirstEvaluation | None, increase: float | None, clinical: Clin
         _answer(value),
         reason,
         {"gain_mm": gain, "burden_change_percent": _in_percent(increase)},
-        "Clin Cancer Res 2020, as reported by later reviews; needs no scan before the baseline",
+        "Clin Cancer Res 2020;26:1846, as reported by later reviews; needs no scan before the baseline",
     )
 
 

@@ -291,6 +291,44 @@ def test_progression_of_another_category_confirms():
     assert letters(course([100.0, 130.0, 130.0], new_targets={"L1": [None, 12]})) == ["iUPD", "iCPD"]
 
 
+def test_a_new_lesion_of_a_scan_that_was_too_early_counts_only_if_it_is_still_there():
+    def patient(last: float) -> Course:
+        return course([100.0, 130.0, 130.0, 130.0], days=[0, 56, 70, 98], new_targets={"L1": [None, 12, last]})
+
+    assert letters(patient(12)) == ["iUPD", "iUPD", "iCPD"]
+    assert letters(patient(0)) == ["iUPD", "iUPD", "iUPD"]
+    assert letters(patient(0), IrecistSettings(vanished_new_lesion_confirms=True)) == ["iUPD", "iUPD", "iCPD"]
+
+
+def test_another_non_target_that_progresses_is_further_growth():
+    items = [Measurement("P", day, "T1", "target", "liver", False, 50, 40) for day in (0, 56, 112)]
+    for day, states in (
+        (0, ("present", "present")),
+        (56, ("progressed", "present")),
+        (112, ("progressed", "progressed")),
+    ):
+        items += [Measurement("P", day, f"N{index}", "non-target", status=state) for index, state in enumerate(states)]
+    assert letters(build_course(items)) == ["iUPD", "iCPD"]
+    assert letters(build_course(items), IrecistSettings(other_non_target_confirms=False)) == ["iUPD", "iUPD"]
+
+
+def test_a_new_lesion_stays_progression_for_recist_unless_set_otherwise():
+    patient = course([100.0, 100.0, 100.0], new_targets={"L1": [12, 0]})
+    assert [visit.overall for visit in assess_recist(patient)] == ["PD", "PD"]
+    loose = assess_recist(patient, RecistSettings(new_lesion_persists=False))
+    assert [(visit.overall, visit.new_lesion) for visit in loose] == [("PD", "yes"), ("SD", "no")]
+
+
+def test_the_choices_of_recist_are_settings():
+    sticky = course([100.0, 60.0, 80.0, 75.0])
+    assert [visit.overall for visit in assess_recist(sticky)] == ["PR", "PD", "PD"]
+    back = course([100.0, 60.0, 80.0, 71.0])
+    assert [visit.overall for visit in assess_recist(back)] == ["PR", "PD", "SD"]
+    assert [visit.overall for visit in assess_recist(back, RecistSettings(sticky_after_pd=True))] == ["PR", "PD", "PR"]
+    from_zero = course([20.0, 0, 6], non_target=["present", "present"])
+    assert [visit.overall for visit in assess_recist(from_zero, RecistSettings(zero_nadir_pd=False))] == ["PR", "PR"]
+
+
 def test_growth_counts_from_the_first_unconfirmed_scan():
     assert letters(course([100.0, 130.0, 134.0, 135.0])) == ["iUPD", "iUPD", "iCPD"]
     dip = course([100.0, 130.0, 126.0, 132.0])
