@@ -16,9 +16,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import MissingDependencyError
+from ..images import Segmentation
 
 INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
 
+BINARY_LABELMAP = "Binary labelmap"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _INVERSE_TOLERANCE_MM = 1e-5
 
@@ -49,6 +51,7 @@ _CLASSES = (
     "vtkClosedSurfaceToBinaryLabelmapConversionRule",
     "vtkOrientedImageData",
     "vtkOrientedImageDataResample",
+    "vtkSegment",
     "vtkSegmentation",
     "vtkSegmentationConverter",
     "vtkSegmentationConverterFactory",
@@ -140,6 +143,42 @@ def fill_volume(node: Any, image: sitk.Image) -> None:
     node.SetOrigin(*(LPS_TO_RAS @ image.GetOrigin()).tolist())
 
 
+def grid_image(node: Any) -> sitk.Image:
+    """Return an empty volume on the grid of a volume node, without its transform."""
+    origin, spacing, axes = volume_grid(node)
+    image = sitk.Image(node.GetImageData().GetDimensions(), sitk.sitkUInt8)
+    image.SetOrigin((LPS_TO_RAS @ origin).tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((LPS_TO_RAS @ axes).ravel().tolist())
+    return image
+
+
+def fill_segmentation(mrml: SimpleNamespace, node: Any, drawn: Segmentation) -> None:
+    """Put a segmentation into a vtkMRMLSegmentationNode in place of what it has; segments of one layer share their labelmap."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    segmentation = node.GetSegmentation()
+    segmentation.RemoveAllSegments()
+    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+    labelmaps = []
+    for layer in drawn.layers:
+        matrix = np.eye(4)
+        matrix[:3, :3] = LPS_TO_RAS @ np.reshape(layer.GetDirection(), (3, 3)) * layer.GetSpacing()
+        matrix[:3, 3] = LPS_TO_RAS @ layer.GetOrigin()
+        labelmap = oriented_image(mrml, layer.GetSize(), matrix)
+        labelmap.GetPointData().SetScalars(numpy_to_vtk(sitk.GetArrayViewFromImage(layer).reshape(-1), deep=True))
+        labelmaps.append(labelmap)
+    for described in drawn.segments:
+        segment = mrml.vtkSegment()
+        segment.SetName(described.name)
+        segment.SetColor(*described.colour)
+        segment.SetLabelValue(described.label)
+        segment.AddRepresentation(BINARY_LABELMAP, labelmaps[described.layer])
+        if described.terminology:
+            segment.SetTag(segment.GetTerminologyEntryTagName(), described.terminology)
+        segmentation.AddSegment(segment, described.id)
+
+
 def image_array(data: Any) -> np.ndarray:
     """Return the voxels of a vtkImageData in the order (z, y, x), not copied."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -190,8 +229,7 @@ def transform_to_world(node: Any) -> Any:
 
 
 def oriented_image(mrml: SimpleNamespace, size: Sequence[int], ijk_to_ras: np.ndarray) -> Any:
-    """Return an empty vtkOrientedImageData of uint8 on a grid given by its size and its 4x4 matrix."""
-    from vtkmodules.vtkCommonCore import VTK_UNSIGNED_CHAR
+    """Return a vtkOrientedImageData without voxels on a grid given by its size and its 4x4 matrix."""
     from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
     matrix = vtkMatrix4x4()
@@ -199,7 +237,6 @@ def oriented_image(mrml: SimpleNamespace, size: Sequence[int], ijk_to_ras: np.nd
     image = mrml.vtkOrientedImageData()
     image.SetDimensions(*size)
     image.SetImageToWorldMatrix(matrix)
-    image.AllocateScalars(VTK_UNSIGNED_CHAR, 1)
     return image
 
 

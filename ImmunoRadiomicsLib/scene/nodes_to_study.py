@@ -17,6 +17,7 @@ from ..images import segmentation_from_arrays, write_segmentation, write_volume
 from ..progress import Progress, part, silent
 from ..study import Clinical, LesionSpec, Study, Timepoint, Treatment, save_study
 from .mrml import (
+    BINARY_LABELMAP,
     LPS_TO_RAS,
     image_array,
     mrml_classes,
@@ -32,7 +33,6 @@ from .mrml import (
 # Two axes are perpendicular, and of length one, within this: what single precision in a file header leaves.
 _AXES_TOLERANCE = 1e-4
 
-_LABELMAP = "Binary labelmap"
 _REMEDY = (
     "Harden it on a copy (Transforms module), or take the node out of the transform to have it used as it was acquired."
 )
@@ -236,12 +236,12 @@ def _write_segments(mrml: SimpleNamespace, chosen: ChosenTimepoint, image: sitk.
     node = chosen.segmentation
     segmentation = mrml.vtkSegmentation()
     segmentation.DeepCopy(node.GetSegmentation())
-    if not segmentation.ContainsRepresentation(_LABELMAP):
+    if not segmentation.ContainsRepresentation(BINARY_LABELMAP):
         converter = mrml.vtkSegmentationConverter
         segmentation.SetConversionParameter(
             converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(reference)
         )
-        if not segmentation.CreateRepresentation(_LABELMAP):
+        if not segmentation.CreateRepresentation(BINARY_LABELMAP):
             raise InputError(
                 f"Segmentation '{node.GetName()}' cannot be turned into voxels. Choose another segmentation."
             )
@@ -249,7 +249,7 @@ def _write_segments(mrml: SimpleNamespace, chosen: ChosenTimepoint, image: sitk.
     layers: dict[int, np.ndarray] = {}
 
     def mask(segment: Any) -> np.ndarray:
-        labelmap = segment.GetRepresentation(_LABELMAP)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
         if id(labelmap) not in layers:  # segments that do not overlap share one labelmap
             moved = mrml.vtkOrientedImageData()
             mrml.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from ..analysis import Analysis, Lesion, LesionObservation
-from ..errors import StageError
-from ..images import read_volume
+from ..errors import InputError, StageError
+from ..images import read_segmentation, read_volume
 from ..progress import Progress, part, silent
 from ..study import Study
 from .appearance import (
@@ -23,7 +23,17 @@ from .appearance import (
     lung_terminology,
     observed_size_mm,
 )
-from .mrml import LPS_TO_RAS, Column, fill_table, fill_volume, interpolate_linearly, linear_matrix, mrml_classes
+from .mrml import (
+    LPS_TO_RAS,
+    Column,
+    fill_segmentation,
+    fill_table,
+    fill_volume,
+    grid_image,
+    interpolate_linearly,
+    linear_matrix,
+    mrml_classes,
+)
 
 _OWNER = "ImmunoRadiomics"
 
@@ -262,6 +272,8 @@ class _Builder:
         missing = [str(path) for path in wanted if not path.exists()]
         if unknown := sorted(set(volumes) - set(names)):
             raise StageError(f"The study has no time point named {', '.join(unknown)}.")
+        if empty := [node.GetName() for node in volumes.values() if node.GetImageData() is None]:
+            raise StageError(f"Volume {', '.join(empty)} has no voxels. Choose the volumes that were analysed.")
         if missing:
             raise StageError(f"The result is incomplete: {', '.join(missing)} is missing. Run the analysis again.")
 
@@ -284,11 +296,11 @@ class _Builder:
         name = f"{self.analysis.patient} {timepoint} lesions"
         node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
         path = self.segmentation_path(timepoint)
-        node.GetSegmentation().RemoveAllSegments()
-        storage = self.mrml.vtkMRMLSegmentationStorageNode()
-        storage.SetFileName(str(path))
-        if not storage.ReadData(node):
-            raise StageError(f"{path}: the segmentation cannot be read. Run the analysis again.")
+        try:
+            drawn = read_segmentation(path, grid_image(volume), may_be_empty=True)
+        except InputError as error:
+            raise StageError(f"{error} Run the analysis again.") from error
+        fill_segmentation(self.mrml, node, drawn)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()

@@ -47,7 +47,9 @@ def write_patient(folder: Path, patient: str = "P001") -> tuple[Analysis, Study]
         write_volume(volumes[record.name], path)
         segmentation = segmentations[record.name]
         masks = [(segment.name, segmentation.array(segment.name)) for segment in segmentation.segments]
-        masks.append(("lungs", sitk.GetArrayViewFromImage(volumes[record.name]) < -700))
+        air = sitk.GetArrayViewFromImage(volumes[record.name]) < -700
+        half = np.arange(air.shape[2]) < air.shape[2] // 2
+        masks += [("right lung", air & half), ("left lung", air & ~half)]
         whole = segmentation_from_arrays(masks, volumes[record.name])
         write_segmentation(whole, folder / "out" / "segmentations" / f"{record.name}.seg.nrrd")
         timepoints.append(Timepoint(record.name, datetime.date.fromisoformat(record.date), path))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from scene_patient import bent, write_patient
 
 from ImmunoRadiomicsLib.analysis import Analysis, LesionObservation
 from ImmunoRadiomicsLib.errors import CancelledError, InputError, StageError
-from ImmunoRadiomicsLib.images import read_segmentation
-from ImmunoRadiomicsLib.scene import Course, lesion_course, new_scene, populate_scene
-from ImmunoRadiomicsLib.scene.mrml import quiet, segment_terminology, volume_array, volume_grid
+from ImmunoRadiomicsLib.images import read_segmentation, segmentation_from_arrays, write_segmentation
+from ImmunoRadiomicsLib.scene import Course, arrange_views, lesion_course, new_scene, populate_scene
+from ImmunoRadiomicsLib.scene.mrml import fill_volume, quiet, segment_terminology, volume_array, volume_grid
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 
@@ -111,8 +112,9 @@ def test_segments_lie_where_the_file_has_them_with_colour_and_code(populated):
             with quiet():
                 assert logic().DeserializeTerminologyEntry(segment_terminology(segment), entry)
             assert entry.GetTypeObject().GetCodeValue() == "4147007"
-        lungs = segment_terminology(segmentation.GetSegment("lungs")).split("~")
-        assert lungs[1:3] == ["SCT^123037004^Anatomical Structure", "SCT^39607008^Lung"]
+        for lung, side in (("right lung", "SCT^24028007^Right"), ("left lung", "SCT^7771000^Left")):
+            code = segment_terminology(segmentation.GetSegment(lung)).split("~")
+            assert code[1:4] == ["SCT^123037004^Anatomical Structure", "SCT^39607008^Lung", side]
 
 
 def test_a_follow_up_under_its_transform_lies_on_the_baseline(populated):
@@ -213,7 +215,7 @@ def test_loading_again_replaces(populated):
     again = populate_scene(scene, analysis, study, folder / "out")
     assert node_ids(scene) == before
     assert again.volumes["baseline"] is nodes.volumes["baseline"]
-    assert again.segmentations["followup-2"].GetSegmentation().GetNumberOfSegments() == 6
+    assert again.segmentations["followup-2"].GetSegmentation().GetNumberOfSegments() == 7
     assert again.chart.GetNumberOfPlotSeriesNodes() == 6
     assert again.tables["flags"].GetNumberOfRows() == 3
     assert children(hierarchy, hierarchy.GetSceneItemID()) == ["P001"]
@@ -266,6 +268,7 @@ def test_volumes_that_are_there_are_used_and_results_go_to_their_study(patient):
     given = {}
     for timepoint in study.timepoints:
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", timepoint.name)
+        fill_volume(node, sitk.ReadImage(str(timepoint.ct)))
         hierarchy.CreateItem(hierarchy.CreateStudyItem(subject, f"CT {timepoint.date}"), node)
         given[timepoint.name] = node
     nodes = populate_scene(scene, analysis, study, folder / "out", volumes=given)
@@ -274,6 +277,18 @@ def test_volumes_that_are_there_are_used_and_results_go_to_their_study(patient):
     assert children(hierarchy, hierarchy.GetSceneItemID()) == ["from DICOM"]
     item = hierarchy.GetItemByDataNode(nodes.segmentations["followup-2"])
     assert hierarchy.GetItemName(hierarchy.GetItemParent(item)) == "CT 2024-04-17"
+
+
+def test_volumes_that_are_empty_or_of_no_time_point_are_refused(patient):
+    folder, analysis, study = patient
+    scene = new_scene()
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+    for given, message in (
+        ({"baseline": node}, "nothing has no voxels"),
+        ({"week 9": node}, "no time point named week 9"),
+    ):
+        with pytest.raises(StageError, match=message):
+            populate_scene(scene, analysis, study, folder / "out", volumes=given)
 
 
 def test_a_failure_leaves_no_half_filled_scene(patient, tmp_path):
@@ -300,6 +315,33 @@ def test_a_failure_leaves_no_half_filled_scene(patient, tmp_path):
             dataclasses.replace(study, timepoints=(*study.timepoints[:2], missing, study.timepoints[3])),
             folder / "out",
         )
+    assert node_ids(scene) == before
+
+
+def test_a_time_point_without_any_segment_has_an_empty_segmentation(patient, tmp_path):
+    folder, analysis, study = patient
+    shutil.copytree(folder / "out", tmp_path / "out")
+    image = sitk.ReadImage(str(study.timepoints[3].ct))
+    path = tmp_path / "out" / "segmentations" / "followup-2.seg.nrrd"
+    write_segmentation(segmentation_from_arrays([], image), path)
+    scene = new_scene()
+    nodes = populate_scene(scene, analysis, study, tmp_path / "out")
+    assert nodes.segmentations["followup-2"].GetSegmentation().GetNumberOfSegments() == 0
+    arrange_views(scene, analysis, nodes)
+
+
+@pytest.mark.parametrize("damaged", ["segmentations/baseline.seg.nrrd", "transforms/followup-1.h5"])
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_damaged_file_is_named(patient, tmp_path, damaged, kept):
+    folder, analysis, study = patient
+    shutil.copytree(folder / "out", tmp_path / "out")
+    data = (tmp_path / "out" / damaged).read_bytes()
+    (tmp_path / "out" / damaged).write_bytes(data[: int(kept * len(data))])
+    scene = new_scene()
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    before = node_ids(scene)
+    with quiet(), pytest.raises(StageError, match=damaged.replace(".", r"\.")):
+        populate_scene(scene, analysis, study, tmp_path / "out")
     assert node_ids(scene) == before
 
 
