@@ -32,6 +32,7 @@ UNSIZED_STATUSES = ("present", "absent", "progressed", "further progressed", "eq
 
 TOO_SMALL_MM = 5.0
 NORMAL_NODE_MM = 10.0
+BASELINE_WINDOW_DAYS = 28
 LARGEST_MM = 1000
 LARGEST_DAY = 100_000
 LARGEST_ML = 100_000
@@ -550,8 +551,8 @@ def read_measurements(path: Path, *, prebaseline: bool = False) -> MeasurementTa
     symptoms_worse, ecog, volume_ml, treatment_start. Spelling is free (``Long axis (cm)``, ``NT``, ``12 mm``, ``not done``,
     decimal comma, semicolons), meaning is not.
 
-    The baseline of a patient is the visit that a timepoint column calls so; else day 0; else the last day before day 0;
-    else the first visit. Earlier visits are an error unless the timepoint column calls them `prebaseline` or
+    The baseline of a patient is the visit that a timepoint column calls so; else day 0; else the last day before day 0 (days then
+    count from the start of treatment, and so do dates with a column treatment_start); else the first visit. Earlier visits are an error unless the timepoint column calls them `prebaseline` or
     ``prebaseline`` is set; they are then kept with negative days.
 
     Raises
@@ -589,28 +590,47 @@ def _days(reader: _RowReader, rows: Sequence[_Row]) -> tuple[dict[int, int], int
     """Give every row its day since the baseline; return them by row number, and the table's day of the baseline."""
     by_day = all(row.day is not None for row in rows)
     if not by_day and not all(row.date is not None for row in rows):
-        if not reader.problems:
+        if all(row.day is not None or row.date is not None for row in rows):
             reader.problem(rows[0].number, "some visits of the patient have a day and others a date. Use one of them.")
         return None
-    first_date = min((row.date for row in rows if row.date is not None), default=None)
-    table_day: dict[int, int] = {}
-    for row in rows:
-        if by_day and row.day is not None:
-            table_day[row.number] = row.day
-        elif row.date is not None and first_date is not None:
-            table_day[row.number] = (row.date - first_date).days
-    named = [table_day[row.number] for row in rows if row.visit in _BASELINE_WORDS]
-    candidates = [row for row in rows if row.visit not in _PREBASELINE_WORDS] or list(rows)
-    days = sorted({table_day[row.number] for row in candidates})
+    origin = next((row.start for row in rows if row.start is not None), None)
+    if origin is None:
+        origin = min((row.date for row in rows if row.date is not None), default=datetime.date.min)
+    table_day = {
+        row.number: row.day if by_day and row.day is not None else (row.date - origin).days  # type: ignore[operator]
+        for row in rows
+    }
+    baseline, gathered = _baseline(rows, table_day)
+    day_of = {number: 0 if number in gathered else day - baseline for number, day in table_day.items()}
+    return day_of, baseline if by_day else 0
+
+
+def _baseline(rows: Sequence[_Row], table_day: dict[int, int]) -> tuple[int, set[int]]:
+    """Choose the table's day of the baseline and the rows of other days that belong to it.
+
+    Baseline imaging may take several days: where the table counts from the start of treatment, or names the baseline, a lesion
+    that was not read on the day chosen has its reading of up to 28 days before treatment.
+    """
+    named = [row for row in rows if row.visit in _BASELINE_WORDS]
+    strictly = [row for row in named if row.visit in ("baseline", "bl")]
+    free = [row for row in rows if row.visit not in _PREBASELINE_WORDS] or list(rows)
     if named:
-        baseline = max(named)
-    elif 0 in days:
-        baseline = 0
-    elif any(day < 0 for day in days):
-        baseline = max(day for day in days if day < 0)
+        baseline = max(table_day[row.number] for row in strictly or named)
+        near = named
     else:
-        baseline = days[0]
-    return {number: day - baseline for number, day in table_day.items()}, baseline if by_day else 0
+        days = {table_day[row.number] for row in free}
+        early = [row for row in free if table_day[row.number] < 0]
+        if 0 in days or not early:
+            return (0 if 0 in days else min(days)), set()
+        baseline = max(table_day[row.number] for row in [r for r in early if r.role == "target"] or early)
+        near = [row for row in early if abs(table_day[row.number] - baseline) <= BASELINE_WINDOW_DAYS]
+    there = {row.lesion for row in free if table_day[row.number] == baseline}
+    latest: dict[str, _Row] = {}
+    for row in near:
+        other = latest.get(row.lesion)
+        if row.lesion not in there and (other is None or table_day[row.number] > table_day[other.number]):
+            latest[row.lesion] = row
+    return baseline, {row.number for row in latest.values()}
 
 
 def _read_patient(

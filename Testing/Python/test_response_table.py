@@ -215,6 +215,35 @@ def test_the_baseline_is_found(tmp_path):
     assert [item.day for item in read_measurements(named).patients[0].measurements] == [-51, 0, 62]
 
 
+def test_baseline_imaging_may_take_several_days_before_treatment(tmp_path):
+    table = write(
+        tmp_path,
+        HEADER
+        + "A,-9,T1,target,lung,0,50,40,\nA,-4,N1,non-target,bone,0,,,present\nA,-12,T2,target,liver,0,30,20,\n"
+        + "A,40,T1,target,lung,0,50,40,\nA,40,T2,target,liver,0,30,20,\nA,40,N1,non-target,bone,0,,,present\n",
+    )
+    respond_table(table, "recist1.1", tmp_path / "out.csv")
+    assert [(row["day"], row["baseline_mm"], row["recist"]) for row in read(tmp_path / "out.csv")] == [
+        ("40", "80.0", "SD")
+    ]
+    dated = write(
+        tmp_path,
+        "patient,date,treatment_start,lesion,role,long_mm\nA,2024-01-03,2024-01-12,T1,target,50\nA,2023-11-20,2024-01-12,T1,target,40\n"
+        "A,2024-03-01,2024-01-12,T1,target,80\n",
+    )
+    with pytest.raises(InputError, match="row 3: visit before baseline"):
+        read_measurements(dated)
+    patient = read_measurements(dated, prebaseline=True).patients[0]
+    assert [item.day for item in patient.measurements] == [-44, 0, 58]
+    assert patient.treatment_start_day == 9
+    stale = write(
+        tmp_path,
+        HEADER + "A,-2,T1,target,lung,0,50,40,\nA,-40,T2,target,liver,0,30,20,\nA,40,T1,target,lung,0,50,40,\n",
+    )
+    with pytest.raises(InputError, match="row 3: visit before baseline"):
+        read_measurements(stale)
+
+
 def test_scans_before_the_baseline_count_for_growth_only(tmp_path):
     table = write(tmp_path, BASE + "A,-30,T1,target,lung,0,45,30,measured\nA,42,T1,target,lung,0,75,60,measured\n")
     assert command(table, "--out", tmp_path / "out.csv", "--prebaseline", "--growth", tmp_path / "growth.csv") == 0
