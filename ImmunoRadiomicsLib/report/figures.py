@@ -278,6 +278,12 @@ def when(timepoint: TimepointRecord) -> str:
     return f"{timepoint.name}, day {timepoint.day}".replace("day -", "day −")
 
 
+def on_baseline(analysis: Analysis, timepoint: TimepointRecord) -> str:
+    """Return what a picture carried onto the baseline is called; a failed alignment is said with it."""
+    failed = any(item.timepoint == timepoint.name and item.quality.verdict == "failed" for item in analysis.alignments)
+    return f"{when(timepoint)} on {analysis.baseline}" + (" (alignment failed)" if failed else "")
+
+
 def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
     """Picture one lesion: each time point as it is and, but for the baseline, carried onto the baseline."""
     analysis, segmentations = material.analysis, material.segmentations
@@ -309,7 +315,7 @@ def _lesion(material: _Material, lesion: Lesion) -> KeyImage | None:
             )
         panels.append(
             Panel(
-                title=when(item) + (" on baseline" if view == "registered" else ""),
+                title=on_baseline(analysis, item) if view == "registered" else when(item),
                 description=f"Axial CT of lesion {lesion.id} ({lesion.organ}) at {when(item)}, {window.name}, {how}. "
                 f"Field of view {field:.0f} mm. Patient right at image left.",
                 timepoint=item.name,
@@ -536,4 +542,6 @@ def _alignment(material: _Material, item: TimepointRecord) -> KeyImage:
                     scale_bar_mm=scale_bar_mm(plane.width * plane.pixel_mm),
                 )
             )
-    return KeyImage("alignment", f"{when(item)} on baseline", None, item.name, FUSION_WINDOW.name, tuple(panels))
+    return KeyImage(
+        "alignment", on_baseline(material.analysis, item), None, item.name, FUSION_WINDOW.name, tuple(panels)
+    )

@@ -126,6 +126,20 @@ def test_every_time_point_has_its_pictures_in_one_field_of_view(images):
     assert [item.kind for item in images] == ["overview"] + ["lesion"] * len(LESIONS) + ["alignment"] * 3
 
 
+def test_pictures_are_named_by_their_time_and_a_failed_alignment_is_said(images):
+    titles = [panel.title for panel in of_lesion(images, "L1").panels]
+    assert titles == [
+        "prebaseline, day −51",
+        "prebaseline, day −51 on baseline",
+        "baseline, day 0",
+        "followup-1, day 62",
+        "followup-1, day 62 on baseline",
+        "followup-2, day 98",
+        "followup-2, day 98 on baseline (alignment failed)",
+    ]
+    assert images[-1].title == "followup-2, day 98 on baseline (alignment failed)"
+
+
 def test_outlines_have_the_size_of_the_lesion(images):
     for index, timepoint in enumerate(DAYS):
         panel = panel_of(images, "L1", timepoint, "own")
