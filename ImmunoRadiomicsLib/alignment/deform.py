@@ -58,7 +58,7 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """The field found, and a sentence for every level that had to be given up."""
+    """The field found, and a sentence for every level that diverged."""
 
     field: np.ndarray
     troubles: tuple[str, ...]
@@ -153,13 +153,10 @@ def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -
         if field.shape[1:] != level.fixed.shape:
             field = refine_field(field, level.fixed.shape)
         report = part(progress, work[number] / work[-1], work[number + 1] / work[-1])
-        found, before, after = _run_level(level, plan, field, report)
-        if np.isfinite(found).all() and after >= before:
-            field = unfold(found)
-        else:
-            troubles.append(
-                f"the deformable step {number + 1} of {len(levels)} did not improve the match and was undone"
-            )
+        field, diverged = _run_level(level, plan, field, report)
+        field = unfold(field)
+        if diverged:
+            troubles.append(f"the deformable step {number + 1} of {len(levels)} diverged; its best state was kept")
     return Deformation(field, tuple(troubles))
 
 

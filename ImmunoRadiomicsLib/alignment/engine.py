@@ -31,7 +31,9 @@ _FINEST_MM = 1.5
 # Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
 _MOST_VOXELS = 900_000
 _COARSEST_LEVEL_MM = 9.0
-_ITERATIONS = (80, 80, 40)
+_COARSE_SCHEDULE = Schedule(80, first_step=0.8, last_step=0.25)
+# Shorter steps on the finest level: long ones lose a little of the accuracy that the coarser level reached.
+_FINE_SCHEDULE = Schedule(40, first_step=0.4, last_step=0.15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,8 +296,7 @@ def _deformed(
         grids.append(grids[-1].coarser())
     levels.reverse()
     grids.reverse()
-    schedules = [Schedule(_ITERATIONS[0])] * (len(levels) - 2) + [Schedule(_ITERATIONS[1])] * (len(levels) > 1)
-    schedules = schedules[: len(levels) - 1] + [Schedule(_ITERATIONS[2])]
+    schedules = [*[_COARSE_SCHEDULE] * (len(levels) - 1), _FINE_SCHEDULE]
     found = deform(levels, schedules, part(progress, 0.0, 0.8))
     # The way back is found on its own, from the follow-up to the baseline: where the two disagree, at least one is wrong.
     opposite = [Level(level.moving, level.fixed, level.weight) for level in levels[:-1]] or levels

@@ -215,7 +215,14 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def refine(
-    fixed: Scan, moving: Scan, start: Linear, freedom: int, *, iterations: int = 30, sample_to: int = 40_000, tolerance_mm: float = 0.02
+    fixed: Scan,
+    moving: Scan,
+    start: Linear,
+    freedom: int,
+    *,
+    iterations: int = 30,
+    sample_to: int = 40_000,
+    tolerance_mm: float = 0.02,
 ) -> Linear:
     """Improve a linear map by Gauss-Newton steps; ``freedom`` is RIGID or AFFINE.
 

@@ -52,7 +52,10 @@ shifts = st.tuples(*[st.floats(-80.0, 80.0)] * 3)
 @settings(max_examples=30, deadline=None)
 @given(turns, shifts, turns, shifts)
 def test_linear_maps_invert_and_compose(turn, shift, other_turn, other_shift):
-    a, b = Linear(rotation(np.array(turn)), np.array(shift)), Linear(rotation(np.array(other_turn)), np.array(other_shift))
+    a, b = (
+        Linear(rotation(np.array(turn)), np.array(shift)),
+        Linear(rotation(np.array(other_turn)), np.array(other_shift)),
+    )
     points = points_in_grid(0, 20)
     both = transform_points(transform_points(points, b.transform()), a.transform())
     assert np.abs(transform_points(points, a.after(b).transform()) - both).max() < 1e-6
@@ -144,9 +147,7 @@ def test_working_grids_keep_positions_whatever_the_direction(direction):
     grid = grid_over(points.min(axis=0), points.max(axis=0), np.full(3, 4.0))
     values = sample(image, grid)
     inside = covered(image, grid)
-    expected = (
-        grid.axis(0)[None, None, :] * 1.0 + grid.axis(1)[None, :, None] * 2.0 - grid.axis(2)[:, None, None] * 3.0
-    )
+    expected = grid.axis(0)[None, None, :] * 1.0 + grid.axis(1)[None, :, None] * 2.0 - grid.axis(2)[:, None, None] * 3.0
     from scipy import ndimage
 
     core = ndimage.binary_erosion(inside, iterations=2)
