@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .analysis import Analysis, Provenance, StageResult
+from .classifiers.bundles import bundle_schemas
 from .resources import resource
 from .serialise import json_schema
+from .simulation.truth import truth_schema
 from .workspace import write_json
 
 _FILES: dict[str, tuple[type, str, str]] = {
@@ -22,10 +24,11 @@ _FILES: dict[str, tuple[type, str, str]] = {
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return each schema under the name of its file."""
-    return {
+    results = {
         name: json_schema(kind, title=title, description=description)
         for name, (kind, title, description) in _FILES.items()
     }
+    return {**results, **bundle_schemas(), "truth.schema.json": truth_schema()}
 
 
 def write_schemas(folder: Path) -> None:
