@@ -6,6 +6,8 @@ from enum import Enum
 
 from ..analysis import Analysis, Lesion, LesionObservation
 
+# The levels of a flag that colour what they explain.
+RAISED = frozenset({"likely", "yes"})
 # A lesion's course uses the thresholds of RECIST 1.1 on the one lesion (doi:10.1016/j.ejca.2008.10.026).
 GROWTH_RATIO, GROWTH_MM, SHRINKAGE_RATIO = 1.2, 5.0, 0.7
 
@@ -76,7 +78,7 @@ def lesion_course(lesion: Lesion, analysis: Analysis) -> Course:
 
 def _explained(course: Course, analysis: Analysis) -> Course:
     patterns = {"pseudoprogression": Course.PSEUDOPROGRESSION, "hyperprogression": Course.HYPERPROGRESSION}
-    raised = [flag for flag in analysis.flags if flag.flag in patterns and flag.level in {"likely", "yes"}]
+    raised = [flag for flag in analysis.flags if flag.flag in patterns and flag.level in RAISED]
     return patterns[max(raised, key=lambda flag: flag.probability or 0.0).flag] if raised else course
 
 

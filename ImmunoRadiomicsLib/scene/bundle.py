@@ -29,8 +29,8 @@ def write_scene(analysis: Analysis, study: Study, folder: Path, path: Path, *, p
 
     The file is either whole or absent. Arguments and errors are those of ``populate_scene``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     mrml = mrml_classes()
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent.resolve()))
     try:
         with quiet() as log:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import MissingDependencyError
 from ..images import Segmentation
+from .tables import Column
 
 INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
 
@@ -96,7 +96,7 @@ def new_scene() -> Any:
         "vtkMRMLMarkupsDisplayNode",
         "vtkMRMLMarkupsJsonStorageNode",
     ):
-        if scene.CreateNodeByClass(name) is None:
+        if not scene.IsNodeClassRegistered(name):
             scene.RegisterNodeClass(getattr(mrml, name)())
     register_converters(mrml)
     scene.AddNode(mrml.vtkMRMLSelectionNode())
@@ -111,18 +111,6 @@ def register_converters(mrml: SimpleNamespace) -> None:
     for name in ("vtkBinaryLabelmapToClosedSurfaceConversionRule", "vtkClosedSurfaceToBinaryLabelmapConversionRule"):
         if name not in there:
             factory.RegisterConverterRule(getattr(mrml, name)())
-
-
-@dataclass(frozen=True)
-class Column:
-    """One typed column of a table; a number that is not known is NaN there, a text that is not known is empty."""
-
-    name: str
-    title: str
-    values: Sequence[str | float | int | None]
-    kind: Literal["text", "number", "integer"]
-    unit: str = ""
-    description: str = ""
 
 
 def fill_volume(node: Any, image: sitk.Image) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
-from ..analysis import Analysis, Lesion, LesionObservation
+from ..analysis import Analysis, Lesion
 from ..errors import InputError, StageError
 from ..images import read_segmentation, read_volume
 from ..progress import Progress, part, silent
@@ -18,14 +18,13 @@ from ..study import Study
 from .appearance import (
     LUNG_COLOUR,
     PNEUMONITIS_COLOUR,
+    RAISED,
     lesion_course,
     lesion_terminology,
     lung_terminology,
-    observed_size_mm,
 )
 from .mrml import (
     LPS_TO_RAS,
-    Column,
     fill_segmentation,
     fill_table,
     fill_volume,
@@ -34,6 +33,7 @@ from .mrml import (
     linear_matrix,
     mrml_classes,
 )
+from .tables import Column, flag_columns, lesion_columns, response_columns, size_columns
 
 _OWNER = "ImmunoRadiomics"
 
@@ -84,7 +84,7 @@ def populate_scene(
         The output folder of the analysis, with ``segmentations/<time point>.seg.nrrd`` and the transform files.
     volumes
         Volume nodes that are in the scene already, by time point; they are used as they are, and the results go to their study in
-        the subject hierarchy. The others are read from the paths of the study.
+        the subject hierarchy (those without one are put into a new one). The others are read from the paths of the study.
 
     Raises
     ------
@@ -119,7 +119,6 @@ class _Builder:
         self.key = quote(analysis.patient, safe="")
         self.hierarchy = mrml.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         self.courses = {lesion.id: lesion_course(lesion, analysis) for lesion in analysis.lesions}
-        self.days = {record.name: record.day for record in analysis.timepoints}
         self.added: list[Any] = []
         self.added_items: list[int] = []
         self.items: set[int] = set()
@@ -131,6 +130,8 @@ class _Builder:
 
     def build(self, volumes: dict[str, Any], progress: Progress) -> SceneNodes:
         self.check_files(volumes)
+        # Volumes that an earlier call has made may be handed in again.
+        self.stale = {key: node for key, node in self.stale.items() if node not in volumes.values()}
         patient_item = self.patient_item(volumes)
         study_items: dict[str, int] = {}
         segmentations: dict[str, Any] = {}
@@ -142,7 +143,10 @@ class _Builder:
             step = part(progress, index / len(timepoints), (index + 1) / len(timepoints))
             step(0.0, f"Scene: {name}")
             study_items[name] = self.study_item(patient_item, name, timepoint.date, volumes.get(name))
-            if name not in volumes:
+            if name in volumes:
+                if not self.ancestor(volumes[name], "Study"):
+                    self.hierarchy.CreateItem(study_items[name], volumes[name])
+            else:
                 volumes[name] = self.volume(study_items[name], name, timepoint.ct)
             step(0.6, f"Scene: segmentation of {name}")
             if self.segmentation_path(name).exists():
@@ -151,13 +155,14 @@ class _Builder:
             step(0.8, f"Scene: transform of {name}")
             if (path := self.transform_path(name)) is not None:
                 transforms[name] = self.transform(study_items[name], name, path)
-        results = self.folder_item(patient_item, "results", "Results")
-        tables = {
-            "flags": self.flags(results),
-            "lesions": self.lesions(results),
-            "response": self.response(results),
-            "sizes": self.sizes(results),
+        results = self.item(patient_item, "results", "folder", "Results")
+        columns = {
+            "flags": flag_columns(self.analysis),
+            "lesions": lesion_columns(self.analysis),
+            "response": response_columns(self.analysis),
+            "sizes": size_columns(self.analysis),
         }
+        tables = {key: self.table(results, key, entries) for key, entries in columns.items()}
         series = self.series(results, tables["sizes"])
         chart = self.chart(results, series)
         for node in self.stale.values():
@@ -165,8 +170,6 @@ class _Builder:
         self.remove_unused_items(patient_item)
         progress(1.0, "Scene: done")
         return SceneNodes(patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes)
-
-    # Nodes
 
     def node(self, class_name: str, key: str, name: str, item: int) -> Any:
         """Return this patient's node for ``key``, a new one where there is none, under an item of the subject hierarchy."""
@@ -203,8 +206,6 @@ class _Builder:
         for item in reversed(self.added_items):
             if self.hierarchy.GetNumberOfItemChildren(item) == 0:
                 self.hierarchy.RemoveItem(item, False, False)
-
-    # The subject hierarchy
 
     def item(self, parent: int, key: str, level: str, name: str) -> int:
         """Return the item of this patient with ``key``, a new one under ``parent`` where there is none."""
@@ -252,11 +253,6 @@ class _Builder:
             self.hierarchy.SetItemAttribute(item, "DICOM.StudyDescription", name)
         return item
 
-    def folder_item(self, parent: int, key: str, name: str) -> int:
-        return self.item(parent, key, "folder", name)
-
-    # Images
-
     def segmentation_path(self, timepoint: str) -> Path:
         return self.folder / "segmentations" / f"{timepoint}.seg.nrrd"
 
@@ -285,7 +281,7 @@ class _Builder:
         display = node.GetDisplayNode()
         display.AutoWindowLevelOff()
         display.ResetWindowLevelPresets()
-        in_lung = sum(lesion.organ in {"lung", "pleura"} for lesion in self.analysis.lesions)
+        in_lung = sum(lesion.organ.lower() in {"lung", "pleura"} for lesion in self.analysis.lesions)
         preset = "lung" if 2 * in_lung >= len(self.analysis.lesions) else "mediastinum"
         for name in sorted(_WINDOWS, key=lambda key: key != preset):
             display.AddWindowLevelPreset(*_WINDOWS[name])
@@ -314,7 +310,7 @@ class _Builder:
                 segment.SetTag(segment.GetTerminologyEntryTagName(), lesion_terminology(lesion))
                 display.SetSegmentOpacity2DFill(segment_id, 0.25)
             elif "lung" in segment.GetName().lower():
-                raised = any(flag.flag == "pneumonitis" and flag.level == "likely" for flag in self.analysis.flags)
+                raised = any(flag.flag == "pneumonitis" and flag.level in RAISED for flag in self.analysis.flags)
                 segment.SetColor(*(PNEUMONITIS_COLOUR if raised else LUNG_COLOUR))
                 segment.SetTag(segment.GetTerminologyEntryTagName(), lung_terminology(segment.GetName()))
                 display.SetSegmentOpacity2DFill(segment_id, 0.0)
@@ -361,7 +357,7 @@ class _Builder:
             ):
                 if ends is None:
                     continue
-                folder = self.folder_item(item, f"axes/{key}", "Diameters")
+                folder = self.item(item, f"axes/{key}", "folder", "Diameters")
                 node = self.node(
                     "vtkMRMLMarkupsLineNode",
                     f"axis/{timepoint}/{lesion.id}/{kind}",
@@ -384,131 +380,10 @@ class _Builder:
                 lines[timepoint, lesion.id, kind] = node
         return lines
 
-    # Tables and charts
-
     def table(self, item: int, key: str, columns: Sequence[Column]) -> Any:
         node = self.node("vtkMRMLTableNode", f"table/{key}", f"{self.analysis.patient} {key}", item)
         fill_table(node, columns)
         return node
-
-    def flags(self, item: int) -> Any:
-        flags = self.analysis.flags
-
-        def column(name: str, title: str, description: str = "") -> Column:
-            values = [getattr(flag, name) for flag in flags]
-            number = name in {"probability", "lower", "upper", "prior"}
-            return Column(name, title, values, "number" if number else "text", description=description)
-
-        return self.table(
-            item,
-            "flags",
-            [
-                column("flag", "Flag"),
-                column("status", "Status"),
-                column("probability", "Probability"),
-                column("lower", "Lower", "Lower bound of the central 90 % of the probability"),
-                column("upper", "Upper", "Upper bound of the central 90 % of the probability"),
-                column("prior", "Prior", "Probability before this patient's evidence"),
-                column("level", "Level"),
-                column("bundle", "Bundle"),
-                column("bundle_version", "Version"),
-                column("applicability", "Applicability"),
-                column("reason", "Reason"),
-            ],
-        )
-
-    def lesions(self, item: int) -> Any:
-        rows = [
-            (lesion, observation)
-            for lesion in self.analysis.lesions
-            for observation in sorted(lesion.observations, key=lambda entry: self.days[entry.timepoint])
-        ]
-
-        def change(lesion: Lesion, observation: LesionObservation) -> float | None:
-            size = observed_size_mm(lesion, observation)
-            start = observed_size_mm(lesion, lesion.at(self.analysis.baseline))
-            return None if size is None or not start else 100.0 * (size / start - 1.0)
-
-        observations = [observation for _, observation in rows]
-        return self.table(
-            item,
-            "lesions",
-            [
-                Column("lesion", "Lesion", [lesion.id for lesion, _ in rows], "text"),
-                Column("organ", "Organ", [lesion.organ for lesion, _ in rows], "text"),
-                Column("role", "Role", [lesion.role for lesion, _ in rows], "text"),
-                Column("node", "Node", ["yes" if lesion.node else "no" for lesion, _ in rows], "text"),
-                Column("timepoint", "Time point", [entry.timepoint for entry in observations], "text"),
-                Column("day", "Day", [self.days[entry.timepoint] for entry in observations], "integer", "d"),
-                Column("status", "Status", [entry.status for entry in observations], "text"),
-                Column("event", "Event", [entry.event for entry in observations], "text"),
-                Column("long_axis_mm", "Long axis", [entry.long_axis_mm for entry in observations], "number", "mm"),
-                Column("short_axis_mm", "Short axis", [entry.short_axis_mm for entry in observations], "number", "mm"),
-                Column("volume_ml", "Volume", [entry.volume_ml for entry in observations], "number", "mL"),
-                Column("mean_hu", "Mean", [entry.mean_hu for entry in observations], "number", "HU"),
-                Column(
-                    "change_percent",
-                    "Change",
-                    [change(*row) for row in rows],
-                    "number",
-                    "%",
-                    "Change of the size from baseline: long axis, for nodes the short axis",
-                ),
-                Column(
-                    "course",
-                    "Course",
-                    [self.courses[lesion.id].value for lesion, _ in rows],
-                    "text",
-                    description="What the colour of the lesion says, from the baseline to the last assessed follow-up",
-                ),
-                Column("check", "Check", [entry.check for entry in observations], "text"),
-            ],
-        )
-
-    def response(self, item: int) -> Any:
-        visits = self.analysis.response.visits
-        kinds: dict[str, tuple[str, Literal["text", "number", "integer"], str]] = {
-            "timepoint": ("Time point", "text", ""),
-            "day": ("Day", "integer", "d"),
-            "sum_mm": ("Sum of diameters", "number", "mm"),
-            "baseline_mm": ("At baseline", "number", "mm"),
-            "nadir_mm": ("Nadir", "number", "mm"),
-            "change_from_baseline_percent": ("Change from baseline", "number", "%"),
-            "change_from_nadir_percent": ("Change from nadir", "number", "%"),
-            "target": ("Target", "text", ""),
-            "non_target": ("Non-target", "text", ""),
-            "new_lesion": ("New lesion", "text", ""),
-            "recist": ("RECIST 1.1", "text", ""),
-            "irecist": ("iRECIST", "text", ""),
-            "rule": ("Rule (RECIST 1.1)", "text", ""),
-            "irecist_rule": ("Rule (iRECIST)", "text", ""),
-        }
-        columns = [
-            Column(name, title, [getattr(visit, name) for visit in visits], kind, unit)
-            for name, (title, kind, unit) in kinds.items()
-        ]
-        return self.table(item, "response", columns)
-
-    def sizes(self, item: int) -> Any:
-        """Tabulate what the chart draws: one row per time point, one column per lesion."""
-        records = sorted(self.analysis.timepoints, key=lambda record: record.day)
-        sums: dict[str, float | None] = {visit.timepoint: visit.sum_mm for visit in self.analysis.response.visits}
-        if self.analysis.response.visits:
-            sums[self.analysis.baseline] = self.analysis.response.visits[0].baseline_mm
-        columns = [
-            Column("timepoint", "Time point", [record.name for record in records], "text"),
-            Column("day", "Day", [record.day for record in records], "integer", "d"),
-        ]
-        for lesion in self.analysis.lesions:
-            values = [observed_size_mm(lesion, lesion.at(record.name)) for record in records]
-            seen = next((index for index, value in enumerate(values) if value), len(values))
-            values[:seen] = [None] * seen  # a lesion that is not yet there is not drawn as one of size 0
-            axis = "Short axis" if lesion.node else "Long axis"
-            columns.append(Column(lesion.id, lesion.id, values, "number", "mm", f"{axis} of {lesion.id}"))
-        columns.append(
-            Column("sum_mm", "Sum", [sums.get(record.name) for record in records], "number", "mm", "Sum of diameters")
-        )
-        return self.table(item, "sizes", columns)
 
     def series(self, item: int, table: Any) -> dict[str, Any]:
         nodes = {}

@@ -279,6 +279,21 @@ def test_volumes_that_are_there_are_used_and_results_go_to_their_study(patient):
     assert hierarchy.GetItemName(hierarchy.GetItemParent(item)) == "CT 2024-04-17"
 
 
+def test_volumes_of_an_earlier_call_may_be_handed_in_and_loose_ones_get_a_study(populated):
+    scene, nodes, (folder, analysis, study) = populated
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    loose = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "loose")
+    fill_volume(loose, sitk.ReadImage(str(study.timepoints[1].ct)))
+    hierarchy.CreateItem(hierarchy.GetSceneItemID(), loose)
+    given = {**nodes.volumes, "baseline": loose}
+    again = populate_scene(scene, analysis, study, folder / "out", volumes=given)
+    assert again.volumes == given
+    assert all(node.GetScene() is scene for node in given.values())
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 4  # the earlier baseline has gone
+    item = hierarchy.GetItemByDataNode(loose)
+    assert hierarchy.GetItemName(hierarchy.GetItemParent(item)) == "baseline (2024-01-10)"
+
+
 def test_volumes_that_are_empty_or_of_no_time_point_are_refused(patient):
     folder, analysis, study = patient
     scene = new_scene()
