@@ -23,8 +23,11 @@ from .geometry import (
     bounding_box,
     close,
     dilate,
+    distance_to,
     erode,
     lateral_axis,
+    margin_voxels,
+    padded_box,
     spacing_of,
     voxel_volume_ml,
 )
@@ -154,6 +157,7 @@ class _Finder:
                 closed |= whole & ~side
         labels[airways] = Anatomy.AIRWAYS
         closed &= np.isin(labels, LUNG_LABELS)
+        self._add_masses(labels, closed)
         return _Found(labels, closed, self._confidence(labels, closed), tuple(self.warnings))
 
     def _tissue(self, air: np.ndarray) -> np.ndarray:
@@ -187,11 +191,17 @@ class _Finder:
                 break
             best = grown
         # Bronchi inside the lung are lung here: only what is wide, and joined to the trachea, is airway.
-        wide = dilate(erode(best, 3.0, self.spacing), 4.0, self.spacing) & best | seeds
+        box = bounding_box(best)
+        assert box is not None  # noqa: S101 - it holds the seeds
+        box = padded_box(box, (2, 2, 2), best.shape)
+        part = best[box]
+        wide = dilate(erode(part, 3.0, self.spacing), 4.0, self.spacing) & part | seeds[box]
         labels, _ = ndimage.label(wide)
-        keep = np.unique(labels[seeds])
+        keep = np.unique(labels[seeds[box]])
         wide = np.isin(labels, keep[keep > 0])
-        return dilate(wide, 0.6 * max(self.spacing), self.spacing) & air
+        airways = np.zeros_like(best)
+        airways[box] = ndimage.binary_dilation(wide, ndimage.generate_binary_structure(3, 1), mask=air[box])
+        return airways
 
     def _trachea(self, air: np.ndarray) -> np.ndarray | None:
         gas = air & (self.values < self.gas_hu + 80.0)
@@ -286,7 +296,8 @@ class _Finder:
         labels, number = ndimage.label(air)
         if number == 0:
             return air
-        near = dilate(lungs, 12.0, self.spacing)
+        steps = max(1, round(12.0 / max(self.spacing)))
+        near = ndimage.binary_dilation(lungs, ndimage.generate_binary_structure(3, 1), iterations=steps)
         near[-1] = True
         index = np.arange(number + 1)
         counts = np.bincount(labels.ravel(), minlength=number + 1)
@@ -384,6 +395,42 @@ class _Finder:
         whole = lung.copy()
         whole[box] |= part & ~barred[box]
         return whole
+
+    def _add_masses(self, labels: np.ndarray, closed: np.ndarray) -> None:
+        """Add to the lungs the solid masses that hang in them by a stalk: tumours on a vessel, at the hilum or the wall.
+
+        A mass is a piece that comes apart from the rest of the body when a layer is taken off all around it, and
+        that has lung on most of its surface.
+        """
+        box = bounding_box(np.isin(labels, LUNG_LABELS))
+        if box is None:
+            return
+        near, inside = labels[box], closed[box]
+        for radius in (10.0, 6.0, 3.5):
+            solid = near == Anatomy.BODY
+            depth = ndimage.distance_transform_edt(np.pad(solid, 1, mode="edge"), sampling=self.spacing)[
+                1:-1, 1:-1, 1:-1
+            ]
+            pieces, number = ndimage.label(depth > radius)
+            if number < 2:
+                continue
+            main = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+            for index, span in enumerate(ndimage.find_objects(pieces), start=1):
+                # What the image cuts through may be anything: the dome of the liver, too, hangs in the lung.
+                cut = span[0].start == 0 or span[0].stop == near.shape[0]
+                if index == main or (cut and (box[0].start == 0 or box[0].stop == labels.shape[0])):
+                    continue
+                wide = padded_box(span, margin_voxels(radius + 6.0, self.spacing), near.shape)
+                distance = distance_to(pieces[wide] == index, self.spacing)
+                mass = solid[wide] & (distance <= radius + 1.5)
+                # The layer that was taken off is put back, and what surrounds it then must be lung.
+                shell = (distance <= radius + 5.0) & ~mass
+                around = near[wide][shell]
+                lung = np.isin(around, LUNG_LABELS)
+                if lung.mean() < 0.6:
+                    continue
+                near[wide][mass] = np.bincount(around[lung], minlength=4).argmax()
+                inside[wide] |= mass
 
     def _confidence(self, labels: np.ndarray, closed: np.ndarray) -> float:
         """Rate the lungs by what healthy and sick ones have in common; it is no probability."""
