@@ -199,6 +199,7 @@ class Visit:
     change_from_nadir_percent: float | None = None
     probability_of_progression: float | None = None
     probability_of_response: float | None = None
+    probability_of_further_growth: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,19 @@ from typing import Literal
 from ..analysis import Response, Visit
 from . import irecist as irecist_rules
 from . import recist as recist_rules
-from .course import Course, build_course
+from .course import Course, CourseVisit, build_course
 from .irecist import IrecistSettings, IrecistVisit
 from .kinetics import assess_kinetics, growth_window
 from .measurements import Measurement
 from .narrative import describe
 from .patterns import ClinicalCourse, Strictness, dissociated, first_evaluation, hyperprogression, pseudoprogression
 from .recist import BestResponseSettings, DatedResponse, RecistVisit, percent
-from .uncertainty import READER_SD_LN_DIAMETER, probability_of_progression, probability_of_response
+from .uncertainty import (
+    READER_SD_LN_DIAMETER,
+    probability_of_further_growth,
+    probability_of_progression,
+    probability_of_response,
+)
 
 Criterion = Literal["recist1.1", "irecist"]
 
@@ -136,6 +141,7 @@ def _visits(
         target = by_irecist.target if immune else by_recist.target
         part = None if target.letter in (None, "NE") else target.measured_part
         progression, response = _probabilities(course, found.day, target.nadir, settings)
+        growth = _probability_of_further_growth(found, by_irecist, settings)
         result.append(
             Visit(
                 timepoint=names.get(found.day, f"day {found.day}"),
@@ -156,6 +162,7 @@ def _visits(
                 change_from_nadir_percent=_percent(part, target.nadir),
                 probability_of_progression=progression,
                 probability_of_response=response,
+                probability_of_further_growth=growth,
             )
         )
     return tuple(result)
@@ -179,6 +186,23 @@ def _probabilities(
     return (
         probability_of_progression(sizes, [(size.tenths or 0) / 10 for size in at_nadir], reader_sd=sd),
         probability_of_response(sizes, [(size.tenths or 0) / 10 for size in course.baseline], reader_sd=sd),
+    )
+
+
+def _probability_of_further_growth(
+    found: CourseVisit, judged: IrecistVisit, settings: ResponseSettings
+) -> float | None:
+    """Return how probable the targets truly grew by what confirms the progression that is pending since an earlier visit."""
+    anchor = judged.anchor
+    if anchor is None or anchor.day == found.day or "target" not in anchor.causes:
+        return None
+    if found.missing or any(size.tenths is None for size in anchor.targets):
+        return None
+    return probability_of_further_growth(
+        [(size.tenths or 0) / 10 for size in found.targets],
+        [(size.tenths or 0) / 10 for size in anchor.targets],
+        reader_sd=settings.reader_sd_ln_diameter,
+        absolute_mm=settings.irecist.further_growth_mm,
     )
 
 

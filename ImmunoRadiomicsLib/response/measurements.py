@@ -498,6 +498,8 @@ class _RowReader:
         values, units, status_from_size = self.lengths(number, cells)
         status_text = self.cell(cells, "status")
         status = _STATUS_WORDS.get(_bare(status_text)) if status_text not in ("", ".", "-") else status_from_size
+        if role not in ("target", "non-target") and _bare(status_text) == "unequivocal":
+            status = "present"
         if status is None and status_text not in ("", ".", "-"):
             self.problem(
                 number,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..analysis import Response
+from ..analysis import Response, Visit
 from ..errors import InputError
 from ..files import whole_file
 from .burden import CRITERIA as BURDEN_CRITERIA
@@ -34,6 +35,7 @@ from .recist import (
     confirmed_best_response,
     progression_day,
 )
+from .uncertainty import READER_SD_LN_DIAMETER
 
 RESPONSE_COLUMNS = (
     "patient", "day", "sum_mm", "baseline_mm", "nadir_mm", "target", "non_target", "new_lesion", "recist", "irecist", "rule",
@@ -203,6 +205,7 @@ def _rows(
         rule = visit.irecist_rule if immune else visit.rule
         if immune and visit.confirmation:
             rule += f". To confirm: {visit.confirmation}"
+        rule += _in_words(visit)
         row: list[object] = [
             patient.patient,
             visit.day + patient.day_offset,
@@ -221,6 +224,20 @@ def _rows(
             row[-1] = judged.rule
             row.append(judged.letter)
         yield row
+
+
+def _in_words(visit: Visit) -> str:
+    """Say how probable it is, given the error of readers, that the true change crosses each threshold."""
+    chances = [
+        f"{name} {value:.0%}"
+        for name, value in (
+            ("progression", visit.probability_of_progression),
+            ("response", visit.probability_of_response),
+            ("further growth", visit.probability_of_further_growth),
+        )
+        if value is not None
+    ]
+    return f". Probability that the true change of the targets is one of: {', '.join(chances)}" if chances else ""
 
 
 def _best_row(
@@ -418,6 +435,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what makes the label: any later non-progression",
     )
     parser.add_argument(
+        "--reader-sd",
+        type=float,
+        default=READER_SD_LN_DIAMETER,
+        help="standard deviation of ln(diameter) between your readers (default: %(default)s)",
+    )
+    parser.add_argument(
         "--prebaseline", action="store_true", help="accept visits before the baseline (for growth rates)"
     )
     parser.add_argument("--growth", type=Path, metavar="FILE.csv", help="also write growth rates and atypical patterns")
@@ -427,8 +450,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``respond`` on a table and return the exit code; wrong input raises InputError (exit code 2)."""
-    numbers = {"--confirm-days": args.confirm_days, "--min-sd-days": args.min_sd_days, "--max-ne": args.max_ne}
-    wrong = [f"{name} {value}: must not be negative." for name, value in numbers.items() if value < 0]
+    numbers = {
+        "--confirm-days": args.confirm_days,
+        "--min-sd-days": args.min_sd_days,
+        "--max-ne": args.max_ne,
+        "--tolerance-days": args.tolerance_days,
+        "--reader-sd": args.reader_sd,
+    }
+    wrong = [
+        f"{name} {value}: must be a number of at least 0."
+        for name, value in numbers.items()
+        if not (math.isfinite(value) and value >= 0)
+    ]
     if wrong:
         raise InputError(wrong)
     settings = TableSettings(
@@ -442,6 +475,7 @@ def run(args: argparse.Namespace) -> int:
                 missing_as_ne=args.missing_as_ne,
                 drop_after_pd=not args.keep_after_pd,
             ),
+            reader_sd_ln_diameter=args.reader_sd,
             pseudoprogression=args.pseudoprogression,
         ),
         prebaseline=args.prebaseline,

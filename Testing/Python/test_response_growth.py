@@ -285,6 +285,10 @@ def test_each_visit_carries_the_probability_that_the_change_is_real():
     assert first.recist == "PD"
     assert 0.5 < first.probability_of_progression < 0.6
     assert second.probability_of_response == pytest.approx(probability_of_response([30.0], [50.0]))
+    assert first.probability_of_further_growth is None
+    grown = respond([target(0, 50), target(56, 61), target(112, 66)])
+    assert grown.visits[1].irecist == "iCPD"
+    assert grown.visits[1].probability_of_further_growth == pytest.approx(0.5, abs=0.02)
     sharp = respond([target(0, 50), target(56, 61)], settings=ResponseSettings(reader_sd_ln_diameter=0.001))
     assert sharp.visits[0].probability_of_progression > 0.999
 

@@ -69,6 +69,7 @@ def test_the_tables_of_one_patient(tmp_path):
     assert rows[0]["baseline_mm"] == rows[0]["nadir_mm"] == "72.0"
     assert "+22 % and +16 mm" in rows[0]["rule"]
     assert "from day 84 to day 112" in rows[0]["rule"]
+    assert "Probability that the true change of the targets is one of: progression 5" in rows[0]["rule"]
     best = read(out.with_name("best.csv"))
     assert tuple(best[0]) == BEST_COLUMNS
     assert best == [{"patient": "A", "bor": "PD", "confirmed_bor": "PD", "ibor": "iPR", "progression_day": ""}]
