@@ -55,6 +55,7 @@ from .images import (
     write_volume,
 )
 from .inputs import Inputs, read_inputs
+from .lesions.lung_change import lung_change
 from .progress import Progress, part, silent
 from .readings import measurements_of
 from .serialise import from_json, to_json
@@ -400,20 +401,29 @@ class _Run:
         return self.inputs.segmentations.get(timepoint.name) if aligned else None
 
     def _lung_change(self, found: lesions.Found, timepoint: Timepoint) -> tuple[LungChange, ...]:
-        quality = next(item.quality for item in self.alignments if item.timepoint == timepoint.name)
+        verdict = next(item.quality.verdict for item in self.alignments if item.timepoint == timepoint.name)
         baseline = self.study.baseline.name
-        return lesions.lung_change(
+        return lung_change(
             self.inputs.volumes[baseline],
-            self.inputs.volumes[timepoint.name],
             self.anatomies[baseline],
+            self.inputs.volumes[timepoint.name],
             self.anatomies[timepoint.name],
             self.transforms.get(timepoint.name),
-            quality,
-            found.segmentations[baseline],
-            found.segmentations[timepoint.name],
-            baseline,
-            timepoint.name,
+            verdict,
+            timepoint=timepoint.name,
+            reference=baseline,
+            baseline_exclude=self._tumours(found, baseline),
+            followup_exclude=self._tumours(found, timepoint.name),
         )
+
+    def _tumours(self, found: lesions.Found, timepoint: str) -> np.ndarray:
+        """Every lesion of a time point with its inner ring, which is 5 mm wide."""
+        mask = np.zeros(self.inputs.volumes[timepoint].GetSize()[::-1], dtype=bool)
+        for item in found.regions:
+            if item.timepoint == timepoint and item.region in ("core", "ring-0-5mm"):
+                box = tuple(slice(at, at + size) for at, size in zip(item.offset_zyx, item.voxels.shape, strict=True))
+                mask[box] |= item.voxels
+        return mask
 
     def _extract(self) -> None:
         key = self._key("extract", self.hashes, self.preset.sha256, self.lung_preset.sha256, self.settings.engine)
