@@ -19,7 +19,7 @@ class NoiseSource:
         rows = fft.fftfreq(shape_yx[0], spacing_yx[0])[:, None]
         columns = fft.rfftfreq(shape_yx[1], spacing_yx[1])[None, :]
         frequency = np.hypot(rows, columns)
-        power = (frequency + 0.02) * np.exp(-((frequency / 0.42) ** 2))
+        power = (frequency + 0.02) * np.exp(-((frequency / 0.34) ** 2))
         full = np.concatenate([power, power[:, 1 : (shape_yx[1] + 1) // 2]], axis=1)
         size = shape_yx[0] * shape_yx[1]
         # A white field of unit variance has a spectrum of mean square ``size``; the sum of the gains is the variance.

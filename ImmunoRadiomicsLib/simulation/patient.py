@@ -213,7 +213,7 @@ def _scan(
     progress(0.0, f"{plan.name}: position")
     box = _body_box(scan, thorax, deformation)
     body = scan.part(box)
-    nodes = Lattice.covering(body.low, body.high, 3.5)
+    nodes = Lattice.covering(body.low, body.high, 2.8)
     origin = deformation.inverse_on(nodes)
     hu, labels, opacity, error = _tissue(plan, thorax, deformation, potential, body, nodes, origin, rng, progress)
     drawn = draw_tumours(tumours, float(scenario.day(plan)), scan, deformation, thorax)
@@ -294,8 +294,7 @@ def _tissue(
         span = slice(first, min(first + _SLAB, body.shape[0]))
         piece = body.part((span, slice(0, body.shape[1]), slice(0, body.shape[2])))
         if deformation.is_identity:
-            start = np.rint((piece.low - fine.low) / np.asarray(fine.spacing)).astype(int)
-            value, label = _copied(thorax, start, piece.shape)
+            value, label = _at_rest(thorax, piece)
         else:
             place = np.stack([nodes.expand(origin[i], piece) for i in range(3)])
             error = max(error, _mismatch(place, piece, deformation))
@@ -315,15 +314,18 @@ def _tissue(
     return hu, labels, opacity, error
 
 
-def _copied(thorax: Thorax, start: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return HU and labels of a box of voxels that may reach beyond the anatomy, where there is air."""
-    value = np.full(shape, AIR_HU, dtype=np.float32)
-    label = np.zeros(shape, dtype=np.uint8)
-    source = tuple(slice(max(s, 0), min(s + n, m)) for s, n, m in zip(start, shape, thorax.hu.shape, strict=True))
-    target = tuple(slice(a.start - s, a.stop - s) for a, s in zip(source, start, strict=True))
-    value[target] = thorax.hu[source]
-    label[target] = thorax.labels[source]
-    return value, label
+def _at_rest(thorax: Thorax, piece: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """Return HU and labels on voxels at the baseline, where nothing has moved."""
+    fine = thorax.fine
+    margin = np.asarray(fine.spacing)
+    near = fine.box(piece.low - margin, piece.high + margin)
+    part = fine.part((near[0], slice(0, fine.shape[1]), slice(0, fine.shape[2])))
+    value = part.expand(thorax.hu[near[0]], piece)
+    index = [
+        np.clip(np.rint((piece.axis(i) - fine.origin[i]) / fine.spacing[i]).astype(int), 0, fine.shape[i] - 1)
+        for i in range(3)
+    ]
+    return value, thorax.labels[np.ix_(*index)]
 
 
 def _mismatch(place: np.ndarray, piece: Lattice, deformation: Deformation) -> float:
