@@ -132,7 +132,9 @@ def align(
     moved = moving_side.on(grid, transform)
     before = moving_side.on(grid, initial)
     measured = measure(fixed_scan, moved, before, transform, returned)
-    quality = judge(measured, start, (*problems, *troubles), not_ct=bool(problems))
+    quality = judge(
+        measured, start, (*problems, *troubles), not_ct=bool(problems), deformable=name == "local-correlation"
+    )
     progress(1.0, "Aligned")
     return Alignment(transform, inverse, name, quality, measured)
 
