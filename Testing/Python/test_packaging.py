@@ -156,7 +156,7 @@ def test_every_picture_that_the_metadata_links_to_is_in_the_repository():
     for link in links:
         assert link.startswith(raw)
         assert (ROOT / link.removeprefix(raw)).is_file(), link
-    assert setting("EXTENSION_ICONURL") in links
+    assert links == [setting("EXTENSION_ICONURL"), *setting("EXTENSION_SCREENSHOTURLS").split()]
 
 
 def test_the_icon_is_a_128_pixel_png():
