@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,6 @@ def measure(source: Source, region: RegionMask, parameters: Parameters) -> dict[
         If the preset or the definitions exclude the region.
     """
     settings = parameters["setting"]
-    classes = parameters["featureClass"]
     if not source.finite:
         raise UnmeasurableError("the volume has voxels that are not finite numbers")
     prepared = source.prepare(region)
@@ -70,6 +70,14 @@ def measure(source: Source, region: RegionMask, parameters: Parameters) -> dict[
     resegmented = _resegmented(prepared, settings)
     require_size(resegmented.mask, settings)
 
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # A feature that divides by nothing is None in the result; pyradiomics would also warn of each.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _all_features(prepared, resegmented, parameters)
+
+
+def _all_features(prepared: Prepared, resegmented: Prepared, parameters: Parameters) -> dict[str, float | None]:
+    settings, classes = parameters["setting"], parameters["featureClass"]
     values: dict[str, float | None] = {}
     shape_mask = resegmented.mask
     if resegmented is not prepared and not settings.get("resegmentShape", False):
@@ -205,8 +213,7 @@ def _textures(
 def _executed(instance: Any, name: str, features: list[str]) -> dict[str, float | None]:
     for feature in features:
         instance.enableFeatureByName(feature)
-    with np.errstate(all="ignore"):
-        found = instance.execute()
+    found = instance.execute()
     result: dict[str, float | None] = {}
     for feature, value in found.items():
         number = float(np.real(value))

@@ -94,6 +94,16 @@ def test_whole_image_as_region() -> None:
     check(image, region(np.ones((12, 15, 14), bool)), preset_of(EVERY_FILTER, binWidth=25))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_scattered_voxels(seed: int) -> None:
+    """Sparse masks of small images: empty directions, undefined features, windows that meet every border."""
+    rng = np.random.default_rng(seed)
+    image = ct(rng.integers(7, 22, 3).tolist(), rng.choice([0.5, 0.75, 1.0, 3.0], 3).tolist(), seed=seed)
+    mask = rng.random(image.GetSize()[::-1]) < (0.02, 0.2, 0.8)[seed % 3]
+    mask[tuple(slice(0, int(first)) for first in rng.integers(0, 4, 3))] = False
+    check(image, region(mask), preset_of(EVERY_FILTER, binWidth=25))
+
+
 @pytest.mark.parametrize(
     "setting",
     [
