@@ -1,6 +1,7 @@
 """Response criteria, growth kinetics and atypical patterns: pure functions over measurements, no images needed."""
 
 from .engine import ResponseSettings, respond
-from .measurements import Measurement, MeasurementTable, read_measurements
+from .measurements import Measurement
+from .reading import MeasurementTable, read_measurements
 
 __all__ = ["Measurement", "MeasurementTable", "ResponseSettings", "read_measurements", "respond"]

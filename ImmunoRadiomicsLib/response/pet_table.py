@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .measurements import find_columns, parse_date, read_table
 from .pet import PetLesion, PetResponse, PetSettings, PetVisit, impercist5, ipercist, percimt, percist
+from .text_table import find_columns, parse_date, read_table
 
 PET_CRITERIA = ("percist", "impercist5", "ipercist", "percimt")
 PET_COLUMNS = ("patient", "day", "sul_peak_baseline", "sul_peak", "change_percent", "response", "rule")

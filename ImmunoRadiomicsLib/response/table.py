@@ -18,7 +18,6 @@ from .burden import CRITERIA as BURDEN_CRITERIA
 from .burden import BurdenVisit, assess_burden, best_burden
 from .engine import ResponseSettings, respond
 from .irecist import IrecistSettings, best_irecist, confirmed_progression_day
-from .measurements import PatientMeasurements, find_columns, parse_date, read_measurements, read_table
 from .pet_table import (
     PET_BEST_COLUMNS,
     PET_COLUMNS,
@@ -28,6 +27,7 @@ from .pet_table import (
     pet_rows,
     read_pet,
 )
+from .reading import PatientMeasurements, read_measurements
 from .recist import (
     BestResponseSettings,
     DatedResponse,
@@ -35,6 +35,7 @@ from .recist import (
     confirmed_best_response,
     progression_day,
 )
+from .text_table import find_columns, parse_date, read_table
 from .uncertainty import READER_SD_LN_DIAMETER
 
 RESPONSE_COLUMNS = (

@@ -281,6 +281,13 @@ def test_a_table_with_one_diameter_takes_it_for_the_short_axis_of_a_node(tmp_pat
         read_measurements(mixed)
 
 
+def test_a_size_without_a_unit_is_taken_for_millimetres_and_said(tmp_path):
+    plain = read_measurements(write(tmp_path, "patient,day,lesion,role,longest diameter\nA,0,T1,target,22\n"))
+    assert plain.notes == ("A size column names no unit: sizes without one are taken to be millimetres.",)
+    assert plain.patients[0].measurements[0].long_mm == 22
+    assert read_measurements(write(tmp_path, BASE)).notes == ()
+
+
 def test_words_in_a_size_column(tmp_path):
     table = write(
         tmp_path,
