@@ -29,7 +29,7 @@ _MARGIN_MM = 8.0
 _COARSE_MM = 8.0
 _FINEST_MM = 1.5
 # Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
-_MOST_VOXELS = 900_000
+_MOST_VOXELS = 850_000
 _COARSEST_LEVEL_MM = 9.0
 _COARSE_SCHEDULE = Schedule(80, first_step=0.8, last_step=0.25)
 # Shorter steps on the finest level: long ones lose a little of the accuracy that the coarser level reached.

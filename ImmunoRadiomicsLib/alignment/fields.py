@@ -12,7 +12,7 @@ from .grids import Grid
 # Beyond the matched box the displacement fades to nothing over at least this many voxels, and over a distance of at least
 # this many times the largest displacement at the faces of the box, so that the map stays invertible.
 _FADE_VOXELS = 4
-_FADE_RATIO = 2.0
+_FADE_RATIO = 1.7
 
 
 def padded(field: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
