@@ -166,7 +166,10 @@ def judge(
     if quality.correlation is None:
         failed.append("the scans share no structure to judge the alignment by")
     if quality.lung_dice is not None and quality.lung_dice < _LUNG_DICE_FAILED:
-        failed.append(f"the lungs do not lie on each other (Dice {quality.lung_dice:.2f})")
+        # Lungs whose inside matches do lie on each other: then it is one of the two outlines that is wrong.
+        inside_matches = (quality.lung_correlation or 0.0) >= _CORRELATION_GOOD
+        note = f"the outlines of the lungs do not lie on each other (Dice {quality.lung_dice:.2f})"
+        (doubts if inside_matches else failed).append(note)
     if quality.body_dice is not None and quality.body_dice < _BODY_DICE_FAILED:
         failed.append(f"the bodies do not lie on each other (Dice {quality.body_dice:.2f})")
     if quality.folding_fraction is not None and quality.folding_fraction > 0.0:
