@@ -199,6 +199,12 @@ def test_confirmation_is_sought_at_the_first_later_visit_that_can_give_it():
     assert first_response(series, confirmed=True).day == 30
 
 
+@pytest.mark.parametrize(("interval", "expected"), [(27, "SD"), (28, "PR")])
+def test_a_confirmation_needs_28_days(interval, expected):
+    series = [DatedResponse(60, "PR"), DatedResponse(60 + interval, "PR")]
+    assert confirmed_best_response(series).response == expected
+
+
 def test_assessments_after_the_first_progression_do_not_count():
     series = [DatedResponse(50, "SD"), DatedResponse(90, "PD"), DatedResponse(120, "CR")]
     assert best_response(series).response == "SD"

@@ -192,6 +192,14 @@ def test_definitions_at_their_thresholds():
     assert far["kim_cg2019_tgr"] == "not assessable"
 
 
+@pytest.mark.parametrize(("stopped", "expected"), [(60, "yes"), (61, "no")])
+def test_early_failure_is_before_two_months(stopped, expected):
+    items = [target(-42, 40), target(0, 50), target(42, 80)]
+    response = respond(items, treatment_start_day=7, treatment_failure_day=7 + stopped)
+    assert answers(response)["kim_cg2019_ttf"] == expected
+    assert answers(response)["kato2017"] == expected
+
+
 def test_new_lesions_count_by_organ_for_lo_russo_and_matos():
     base = [target(0, 50), target(42, 61)]
     two_organs = [*base, new(42, "L1", "liver"), new(42, "L2", "bone")]

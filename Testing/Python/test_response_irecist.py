@@ -285,6 +285,23 @@ def test_an_unchanged_new_lesion_is_a_setting():
         assert (letters(same, chosen)[-1], letters(less, chosen)[-1]) == expected
 
 
+def test_the_sum_of_new_targets_grows_from_its_own_nadir_when_another_joins():
+    # L1 of 20 mm; L2 of 20 mm joins at visit 3 after the reset: their nadir is 40 mm, so 48 mm are +20 % and 44 mm are not.
+    for last, expected in ((28, "iUPD"), (27, "iSD")):
+        patient = course(
+            [100.0, 100.0, 90.0, 90.0, 80.0, 80.0],
+            new_targets={"L1": [20, 20, 20, 20, 20], "L2": [None, None, 20, 20, last]},
+        )
+        assert letters(patient) == ["iUPD", "iSD", "iUPD", "iSD", expected]
+
+
+@pytest.mark.parametrize(("short_mm", "expected"), [(9.9, "CR"), (10.0, "NON-CR/NON-PD")])
+def test_a_non_target_node_below_10_mm_is_normal(short_mm, expected):
+    items = [Measurement("P", 0, "N1", "non-target", "lymph node", True, 20, 12, "present")]
+    items.append(Measurement("P", 56, "N1", "non-target", "lymph node", True, 20, short_mm, "present"))
+    assert assess_recist(build_course(items))[0].overall == expected
+
+
 def test_progression_of_another_category_confirms():
     assert letters(course([100.0, 130.0, 130.0], non_target=["present", "progressed"])) == ["iUPD", "iCPD"]
     assert letters(course([100.0, 100.0, 125.0], non_target=["progressed", "progressed"])) == ["iUPD", "iCPD"]
