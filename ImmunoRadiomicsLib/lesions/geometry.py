@@ -6,7 +6,6 @@ Arrays are (z, y, x); positions are LPS millimetres, shape (n, 3), in the order 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import SimpleITK as sitk
@@ -171,14 +170,6 @@ def inverse_points(
     return best
 
 
-@lru_cache(maxsize=16)
-def _ball_offsets(radius_mm: float, spacing_zyx: tuple[float, ...]) -> np.ndarray:
-    reach = [int(radius_mm / step) for step in spacing_zyx]
-    axes = [np.arange(-n, n + 1) * step for n, step in zip(reach, spacing_zyx, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    return z**2 + y**2 + x**2 <= radius_mm**2 + 1e-9
-
-
 def distance_to(mask: np.ndarray, spacing_zyx: tuple[float, ...]) -> np.ndarray:
     """Return, for every voxel, the Euclidean distance in mm to the nearest set voxel's centre."""
     return ndimage.distance_transform_edt(~mask, sampling=spacing_zyx)
@@ -201,8 +192,3 @@ def close(mask: np.ndarray, radius_mm: float, spacing_zyx: tuple[float, ...], *,
     closed = erode(dilate(wide, radius_mm, spacing_zyx), radius_mm, spacing_zyx)
     inner = tuple(slice(a, a + size) for (a, _), size in zip(pad, mask.shape, strict=True))
     return closed[inner] | mask
-
-
-def balls(radius_mm: float, spacing_zyx: tuple[float, ...]) -> np.ndarray:
-    """Return the structuring element of a ball on an anisotropic grid."""
-    return _ball_offsets(radius_mm, tuple(spacing_zyx))

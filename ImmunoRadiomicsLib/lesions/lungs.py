@@ -247,14 +247,13 @@ class _Finder:
         long_enough = [chain for chain in done if len(chain) * self.spacing[0] >= 20.0]
         if not long_enough:
             return None
-        middle = gas.shape[2] * self.spacing[2] / 2
-        best = max(long_enough, key=lambda chain: self._tracheal(chain, middle))
+        best = max(long_enough, key=self._tracheal)
         seeds = np.zeros_like(gas)
         for z, blob in best:
             seeds[z] |= blob
         return seeds
 
-    def _tracheal(self, chain: list[tuple[int, np.ndarray]], middle: float) -> float:
+    def _tracheal(self, chain: list[tuple[int, np.ndarray]]) -> float:
         """Score a chain of round gas: long, high up; bowel is short or low."""
         return len(chain) * self.spacing[0] + 0.5 * chain[0][0] * self.spacing[0]
 

@@ -1,0 +1,127 @@
+"""The stage as a whole on virtual patients with known truth, and contours that are carried over."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ImmunoRadiomicsLib.images import segmentation_from_arrays
+from ImmunoRadiomicsLib.lesions import find
+from ImmunoRadiomicsLib.lesions.find import lesion_segments
+from ImmunoRadiomicsLib.lesions.lung_change import lung_change
+from ImmunoRadiomicsLib.lesions.propagation import propagate
+from ImmunoRadiomicsLib.simulation import simulate_patient
+from ImmunoRadiomicsLib.study import Study, Timepoint
+
+
+def truth_transform(timepoint, ct: sitk.Image) -> sitk.Transform:
+    """The true deformation, baseline to time point, sampled every 6 mm."""
+    origin = np.array(ct.GetOrigin())
+    counts = [int(size * step / 6.0) + 2 for size, step in zip(ct.GetSize(), ct.GetSpacing(), strict=True)]
+    z, y, x = np.meshgrid(*(origin[k] + 6.0 * np.arange(counts[k]) for k in (2, 1, 0)), indexing="ij")
+    points = np.stack([z, y, x], axis=-1)
+    moved = timepoint.deformation.forward(points.reshape(-1, 3)).reshape(points.shape) - points
+    field = sitk.GetImageFromArray(np.ascontiguousarray(moved[..., ::-1]).astype(np.float64), isVector=True)
+    field.SetOrigin(origin.tolist())
+    field.SetSpacing((6.0, 6.0, 6.0))
+    return sitk.DisplacementFieldTransform(field)
+
+
+def load(seed: int):
+    patient = simulate_patient(seed, size="small")
+    volumes = {item.plan.name: item.ct for item in patient.timepoints}
+    drawn = {
+        item.plan.name: segmentation_from_arrays(
+            [(name, mask.paste(item.ct.GetSize()[::-1])) for name, mask in item.segments], item.ct
+        )
+        for item in patient.timepoints
+    }
+    base = patient.at("baseline")
+    transforms = {item.plan.name: truth_transform(item, base.ct) for item in patient.timepoints if item is not base}
+    dates = {item.name: datetime.date.fromisoformat(item.date) for item in patient.truth.timepoints}
+    study = Study(
+        "P", tuple(Timepoint(name, dates[name], Path("ct.nrrd")) for name in volumes), lesions=patient.lesions
+    )
+    anatomies = {item.plan.name: item.anatomy for item in patient.timepoints}
+    return patient, study, volumes, drawn, anatomies, transforms
+
+
+@pytest.mark.slow
+def test_virtual_patients_are_followed_and_measured():
+    right = total = 0
+    volumes_off, overlaps = [], []
+    for seed in (2, 3, 7):
+        patient, study, volumes, drawn, anatomies, transforms = load(seed)
+        found = find(study, volumes, drawn, anatomies, transforms)
+        assert len(found.lesions) == len(patient.truth.lesions)
+        by_segments = {
+            frozenset((o.timepoint, name) for o in lesion.observations for name in o.segments): lesion
+            for lesion in patient.truth.lesions
+        }
+        for lesion in found.lesions:
+            key = frozenset((o.timepoint, name) for o in lesion.observations for name in o.segments)
+            true = by_segments.get(key)
+            events = {o.timepoint: o for o in true.observations} if true is not None else {}
+            for seen in lesion.observations:
+                total += 1
+                fact = events.get(seen.timepoint)
+                right += fact is not None and fact.event == seen.event
+                if fact is not None and fact.volume_ml and seen.volume_ml:
+                    assert seen.volume_ml == pytest.approx(fact.volume_ml, rel=0.05)
+                    # One in-plane voxel is 2 mm; the axes of fragments are added.
+                    assert abs(seen.long_axis_mm - fact.long_axis_mm) <= 2.0 * max(1, len(seen.segments)) + 0.01
+        regions = {(r.timepoint, r.lesion, r.region) for r in found.regions}
+        for lesion in found.lesions:
+            for seen in lesion.observations:
+                if seen.status == "measured":
+                    assert {(seen.timepoint, lesion.id, r) for r in ("core", "ring-0-5mm", "ring-5-10mm")} <= regions
+        follow_up = patient.timepoints[-1]
+        name = follow_up.plan.name
+        carried = propagate(volumes["baseline"], lesion_segments(drawn["baseline"]), volumes[name], transforms[name])
+        for lesion in patient.truth.lesions:
+            facts = {o.timepoint: o for o in lesion.observations}
+            first, last = facts["baseline"], facts[name]
+            if not first.segments or not last.segments or last.event != "present":
+                continue
+            if not 0.4 <= last.volume_ml / first.volume_ml <= 3.0:
+                continue
+            mask = drawn[name].array(last.segments[0])
+            guess = carried[first.segments[0]].mask.paste(mask.shape)
+            overlaps.append(2.0 * (mask & guess).sum() / (mask.sum() + guess.sum()))
+            volumes_off.append(abs(guess.sum() / mask.sum() - 1.0))
+    assert right / total >= 0.95
+    assert np.median(overlaps) >= 0.88
+    assert np.median(volumes_off) <= 0.10
+
+
+def test_carried_contours_and_withheld_lung_change():
+    patient, study, volumes, drawn, anatomies, transforms = load(2)
+    name = patient.timepoints[-1].plan.name
+    drawn[name] = None
+    found = find(study, volumes, drawn, anatomies, transforms)
+    sources = {o.source for lesion in found.lesions for o in lesion.observations if o.timepoint == name}
+    assert sources == {"propagated"}
+    assert any("carried over" in warning for warning in found.warnings)
+    nothing = find(study, volumes, drawn, anatomies, {k: v for k, v in transforms.items() if k != name})
+    assert {o.status for lesion in nothing.lesions for o in lesion.observations if o.timepoint == name} == {
+        "not evaluated"
+    }
+    withheld = lung_change(
+        volumes["baseline"], anatomies["baseline"], volumes[name], anatomies[name], None, "failed", timepoint=name
+    )
+    assert not any(item.assessable for item in withheld)
+    assert withheld[0].new_ground_glass_ml is None
+    quiet = lung_change(
+        volumes["baseline"],
+        anatomies["baseline"],
+        volumes[name],
+        anatomies[name],
+        transforms[name],
+        "good",
+        timepoint=name,
+    )
+    assert quiet[0].assessable
