@@ -183,8 +183,13 @@ def random_motion(
 
 
 def demo_scenario() -> Scenario:
-    """Return the demo: two scans of a patient with lesions of every organ and a beginning pneumonitis."""
-    return Scenario(
+    """Return the demo: three scans of a patient with lesions of every organ and a beginning pneumonitis.
+
+    The tumours that grow did so before treatment too, hardly slower: the sum of diameters progresses without
+    hyperprogression, which the scan before the baseline can tell. One lesion shrinks, one is stable, one vanishes and
+    one is new.
+    """
+    scenario = Scenario(
         timepoints=(
             TimepointPlan("baseline", datetime.date(2024, 1, 10)),
             TimepointPlan(
@@ -196,16 +201,17 @@ def demo_scenario() -> Scenario:
             ),
         ),
         lesions=(
-            LesionPlan("lung", 34.0, "grow", 2.3, spiculation=0.8, necrosis=0.5),
-            LesionPlan("lung", 16.0, "shrink", 0.5),
-            LesionPlan("pleura", 22.0, "grow", 1.9),
-            LesionPlan("lymph node", 21.0, "grow", 2.0),
-            LesionPlan("liver", 27.0, "grow", 2.4),
-            LesionPlan("lung", 11.0, "vanish"),
+            LesionPlan("lung", 34.0, "grow", 3.2, rate_before=0.015, spiculation=0.8, necrosis=0.5),
+            LesionPlan("lung", 16.0, "shrink", 0.5, rate_before=0.004),
+            LesionPlan("pleura", 22.0, "stable", 1.02, rate_before=0.0),
+            LesionPlan("lymph node", 21.0, "grow", 2.7, rate_before=0.014),
+            LesionPlan("liver", 27.0, "grow", 3.2, rate_before=0.015),
+            LesionPlan("lung", 11.0, "vanish", rate_before=0.004),
             LesionPlan("lung", 12.0, "new"),
         ),
         course="progression",
     )
+    return prior_scan(scenario)
 
 
 def prior_scan(scenario: Scenario, days: int = 50) -> Scenario:
