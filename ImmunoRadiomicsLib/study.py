@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+import reprlib
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from .errors import InputError
 from .files import write_text
 
 LesionRole = Literal["target", "non-target"]
+
+_SHOWN_CHARACTERS = 120
 
 # RECIST 1.1 asks for a baseline at most four weeks before treatment (doi 10.1016/j.ejca.2008.10.026, section 3.1).
 MAXIMUM_DAYS_FROM_BASELINE_TO_TREATMENT = 28
@@ -119,9 +122,9 @@ class Study:
 
     @property
     def baseline(self) -> Timepoint:
-        """The reference time point: the one named `baseline`, else the last before treatment, else the first."""
+        """The reference time point: the one named `baseline` in whatever case, else the last before treatment, else the first."""
         for timepoint in self.timepoints:
-            if timepoint.name == "baseline":
+            if timepoint.name.lower() == "baseline":
                 return timepoint
         start = self.treatment.start
         before = [timepoint for timepoint in self.timepoints if start is not None and timepoint.date <= start]
@@ -174,6 +177,9 @@ class _Reader:
         self.folder = path.resolve().parent
         self.problems: list[str] = []
         self.lines: dict[int, dict[str, int]] = {}
+        self.texts: dict[int, dict[str, str]] = {}
+        self._done: dict[int, Any] = {}
+        self._open: set[int] = set()
 
     def say(self, problem: str, line: int | None = None) -> None:
         self.problems.append(f"{self.path}{f', line {line}' if line else ''}: {problem}")
@@ -181,48 +187,84 @@ class _Reader:
     def parse(self, text: str) -> dict[str, Any] | None:
         import yaml
 
-        loader = yaml.SafeLoader(text)
         try:
-            node = loader.get_single_node()
-            content = None if node is None else self._plain(loader, node)
+            loader = yaml.SafeLoader(text)
+            try:
+                node = loader.get_single_node()
+                content = None if node is None else self._plain(loader, node)
+            finally:
+                loader.dispose()
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or "it cannot be parsed"
+            what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
             self.say(
                 f"the YAML is malformed: {what}. Check indentation, colons and brackets.",
                 mark.line + 1 if mark else None,
             )
             return None
-        except ValueError as error:
-            self.say(f"a value cannot be read: {error}. Write dates as YYYY-MM-DD.")
+        except RecursionError:
+            self.say("the YAML is malformed: it is nested too deeply. Check brackets and indentation.")
             return None
-        finally:
-            loader.dispose()
         if not isinstance(content, dict):
             self.say("the file is empty or is no mapping. It must have at least `patient:` and `timepoints:`.")
             return None
         return content
 
     def _plain(self, loader: Any, node: Any) -> Any:
-        """Construct a node by the safe constructor, but notice repeated keys and remember the line of each key."""
+        """Construct a node by the safe constructor, but notice repeated keys and remember the line and text of each entry.
+
+        A node that several aliases name is constructed once: a few lines of aliases can stand for billions of entries.
+        """
         import yaml
 
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(loader, item) for item in node.value]
-        if not isinstance(node, yaml.MappingNode):
+        if not isinstance(node, yaml.CollectionNode):
+            return self._scalar(loader, node)
+        if id(node) in self._open:
+            raise yaml.constructor.ConstructorError(None, None, "an anchor holds itself", node.start_mark)
+        if id(node) not in self._done:
+            self._open.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                self._done[id(node)] = [self._plain(loader, item) for item in node.value]
+            else:
+                self._done[id(node)] = self._mapping_of(loader, node)
+            self._open.discard(id(node))
+        return self._done[id(node)]
+
+    def _scalar(self, loader: Any, node: Any) -> Any:
+        """Construct a scalar; what is no value of its own type, as the 31st of June, is left as the text it is."""
+        try:
             return loader.construct_object(node, deep=True)
+        except ValueError:
+            return node.value
+
+    def _mapping_of(self, loader: Any, node: Any) -> dict[str, Any]:
+        import yaml
+
+        own = [pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"]
+        loader.flatten_mapping(node)
+        merged = [pair for pair in node.value if not any(pair[0] is key for key, _ in own)]
         result: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node, deep=True))
+        texts: dict[str, str] = {}
+        for key_node, value_node in [*own, *merged]:
+            key = str(self._plain(loader, key_node))
             line = key_node.start_mark.line + 1
             if key in result:
-                self.say(f"the key `{key}` stands twice (first in line {lines[key]}). Keep one.", line)
+                if any(key_node is other for other, _ in own):
+                    self.say(f"the key `{key}` stands twice (first in line {lines[key]}). Keep one.", line)
                 continue
             result[key] = self._plain(loader, value_node)
             lines[key] = line
-        self.lines[id(result)] = lines
+            if isinstance(value_node, yaml.ScalarNode):
+                texts[key] = value_node.value
+        self.lines[id(result)], self.texts[id(result)] = lines, texts
         return result
+
+    def text(self, mapping: dict[str, Any], key: str) -> str | None:
+        """Return a scalar as it was written: the code 0042 is no number, and `no` no truth value, where a text is asked for."""
+        if mapping.get(key) is None:
+            return None
+        return self.texts.get(id(mapping), {}).get(key)
 
     def line(self, mapping: dict[str, Any], key: str) -> int | None:
         return self.lines.get(id(mapping), {}).get(key)
@@ -239,18 +281,18 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.say(f"`{key}` must be a mapping, not {value!r}.", self.line(content, key))
+            self.say(f"`{key}` must be a mapping, not {_shown(value)}.", self.line(content, key))
             return {}
         return value
 
     def study(self, content: dict[str, Any]) -> Study:
         self.check_keys(content, ("patient", "tumour", "treatment", "clinical", "timepoints", "lesions"), "the study")
-        patient = content.get("patient")
-        if patient is None or isinstance(patient, dict | list) or not str(patient).strip():
+        patient = (self.text(content, "patient") or "").strip()
+        if not patient:
             self.say("`patient` is missing. Give the patient a code, for example `patient: P001`.")
         timepoints = self.timepoints(content)
         study = Study(
-            patient=str(patient).strip(),
+            patient=patient,
             timepoints=tuple(sorted(timepoints, key=lambda timepoint: timepoint.date)),
             tumour=self.fields(content, {"tumour": str | None}, "the study").get("tumour"),
             treatment=self.treatment(self.mapping(content, "treatment")),
@@ -268,9 +310,10 @@ class _Reader:
             value = mapping.get(key)
             if value is None:
                 continue
-            fitting = _fit(kind, value)
+            text = self.text(mapping, key) if kind in (str, str | None) else None
+            fitting = _fit(kind, value) if text is None else text
             if fitting is None:
-                self.say(f"`{key}: {value}` in {where} is not {_wanted(kind)}.", self.line(mapping, key))
+                self.say(f"`{key}: {_shown(value)}` in {where} is not {_wanted(kind)}.", self.line(mapping, key))
             else:
                 values[key] = fitting
         return values
@@ -286,7 +329,9 @@ class _Reader:
         values = self.fields(mapping, kinds, "`clinical`")
         for key, (low, high, unit) in _CLINICAL_LIMITS.items():
             if key in values and not low <= values[key] <= high:
-                self.say(f"`{key}: {values.pop(key):g}` is outside {low:g} to {high:g}: {unit}.", self.line(mapping, key))
+                del values[key]
+                value = _shown(mapping[key])
+                self.say(f"`{key}: {value}` is outside {low:g} to {high:g}: {unit}.", self.line(mapping, key))
         parts = [key for key in ("neutrophils", "lymphocytes") if key in values]
         if "leukocytes" in values and sum(values[key] for key in parts) > values["leukocytes"] * 1.01:
             total = " + ".join(f"`{key}`" for key in parts)
@@ -303,7 +348,7 @@ class _Reader:
         for index, entry in enumerate(entries):
             where = f"time point {index + 1}"
             if not isinstance(entry, dict):
-                self.say(f"{where} must be a mapping with `name`, `date` and `ct`, not {entry!r}.")
+                self.say(f"{where} must be a mapping with `name`, `date` and `ct`, not {_shown(entry)}.")
                 continue
             timepoint = self.timepoint(entry, where)
             if timepoint is not None:
@@ -313,23 +358,23 @@ class _Reader:
     def timepoint(self, entry: dict[str, Any], where: str) -> Timepoint | None:
         kinds = typing.get_type_hints(Timepoint)
         self.check_keys(entry, kinds, where)
-        where = f"time point `{entry['name']}`" if entry.get("name") else where
+        where = f"time point `{self.text(entry, 'name')}`" if self.text(entry, "name") else where
         values = self.fields(entry, kinds, where)
         for key in ("name", "date", "ct"):
             if entry.get(key) is None:
                 self.say(f"{where} has no `{key}`.", min(self.lines.get(id(entry), {"": 0}).values(), default=0))
-        if "name" in values and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", values["name"]):
+        if "name" in values and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", values["name"]):
             self.say(
-                f"the name `{values['name']}` becomes part of file names: use letters, digits, - and _.",
+                f"the name `{_shown(values['name'])}` becomes part of file names: use letters, digits, - and _, at most 64.",
                 self.line(entry, "name"),
             )
             return None
         for key in ("ct", "segmentation", "pet"):
             if key in values:
                 values[key] = Path(os.path.normpath(self.folder / values[key]))
-                if not values[key].exists():
+                if not os.path.exists(values[key]):
                     self.say(
-                        f"{where}: `{key}: {entry[key]}`: the file does not exist. Paths are relative to {self.path.name}.",
+                        f"{where}: `{key}: {_shown(entry[key])}`: the file does not exist. Paths are relative to {self.path.name}.",
                         self.line(entry, key),
                     )
         if values.get("no_visible_lesions") and "segmentation" in values:
@@ -409,7 +454,16 @@ def _fit(kind: Any, value: Any) -> Any:
         return value if kind is bool and isinstance(value, bool) else None
     if kind is int:
         return value if isinstance(value, int) else None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, cut to a readable length whatever it holds."""
+    text = reprlib.repr(value) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def _as_date(value: Any) -> datetime.date | None:

@@ -89,7 +89,7 @@ def test_every_problem_is_listed_at_once(folder: Path) -> None:
     ("old", "new", "expected"),
     [
         ("patient: P001", "patient: ", "`patient` is missing"),
-        ("  - {name: prebaseline, date: 2023-11-20", "  - {name: prebaseline, date: 2023-13-40", "read"),
+        ("  - {name: prebaseline, date: 2023-11-20", "  - {name: prebaseline, date: 2023-13-40", "is not a date"),
         ("timepoints:", "timepoints: [", "malformed"),
         ("smoking: former", "smoking: often", "one of never, former, current"),
         ("ild: false", "ild: perhaps", "true or false"),
@@ -165,3 +165,72 @@ def test_what_narrows_the_conclusions_is_said() -> None:
 
 def test_unknown_is_not_no() -> None:
     assert Clinical().ild is None
+
+
+@pytest.mark.parametrize("code", ["0123", "007", "1e5", "1.10", "12:30", "yes", "2024-01-05"])
+def test_a_code_is_read_as_it_is_written(folder: Path, code: str) -> None:
+    text = VALID.replace("patient: P001", f"patient: {code}").replace("segment: L1", f"segment: {code}")
+    study = load_study(write(folder, text))
+    assert (study.patient, study.lesions[0].segment) == (code, code)
+    save_study(study, folder / "study.yaml")
+    assert load_study(folder / "study.yaml") == study
+
+
+def test_unusual_but_valid_yaml(folder: Path) -> None:
+    plain = load_study(write(folder, VALID))
+    quoted = VALID.replace("2023-11-20", '"2023-11-20"').replace("start: 2024-01-15", "start: 2024-01-15T00:00:00")
+    (folder / "study.yaml").write_bytes(("\ufeff" + quoted.replace("\n", "\r\n")).encode())
+    assert load_study(folder / "study.yaml") == plain
+    merged = VALID.replace("- {name: prebaseline,", "- &scan {name: prebaseline,").replace(
+        "{name: followup-1,  date: 2024-03-12, ct: ct2.nrrd,",
+        "{<<: *scan, name: followup-1, date: 2024-03-12, ct: ct2.nrrd,",
+    )
+    assert load_study(write(folder, merged)) == plain
+
+
+@pytest.mark.parametrize(
+    ("addition", "expected"),
+    [
+        ("extra: &x [*x]", "an anchor holds itself"),
+        ("extra: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("extra: a\x01b", "special characters"),
+    ],
+)
+def test_yaml_that_cannot_be_a_study(folder: Path, addition: str, expected: str) -> None:
+    assert expected in problems_of(folder, VALID + addition + "\n")[0]
+
+
+def test_a_few_lines_of_aliases_do_not_fill_the_memory(folder: Path) -> None:
+    levels = "".join(
+        f"{key}: &{key} [{', '.join([f'*{below}'] * 10)}]\n"
+        for below, key in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+    )
+    problems = problems_of(folder, VALID.replace("tumour: NSCLC\n", "") + "a: &a [x]\n" + levels + "tumour: *m\n")
+    assert len(problems) == 14
+    assert max(map(len, problems)) < 1000
+
+
+def test_an_impossible_date_does_not_hide_the_other_problems(folder: Path) -> None:
+    problems = problems_of(folder, VALID.replace("2024-03-12", "2024-02-31").replace("ecog: 0", "ecog: 9"))
+    assert any("2024-02-31" in problem and "is not a date" in problem for problem in problems)
+    assert any("ECOG" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_beyond_every_type(folder: Path, digits: int) -> None:
+    for key in ("ecog: 0", "ldh: 310"):
+        name = key.split(":")[0]
+        (problem,) = problems_of(folder, VALID.replace(key, f"{name}: {'9' * digits}"))
+        assert name in problem
+        assert len(problem) < 500
+
+
+def test_names_longer_than_a_file_name_may_be(folder: Path) -> None:
+    problems = problems_of(folder, VALID.replace("followup-1", "f" * 300).replace("ct0.nrrd", "c" * 300))
+    assert any("at most 64" in problem for problem in problems)
+    assert any("does not exist" in problem for problem in problems)
+
+
+def test_the_baseline_is_known_in_any_case(folder: Path) -> None:
+    text = VALID.replace("name: baseline", "name: Baseline").replace("start: 2024-01-15, ", "")
+    assert load_study(write(folder, text)).baseline.name == "Baseline"
