@@ -7,7 +7,10 @@ A volume is a scalar 3D ``SimpleITK.Image``; ``SimpleITK.GetArrayViewFromImage``
 from __future__ import annotations
 
 import gzip
+import hashlib
+import math
 import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,12 +20,19 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .files import whole_file
+from .files import sha256_of, whole_file
 
 # Two grids are one if no corner of the volume moves by more than this share of a voxel.
 GRID_TOLERANCE_VOXELS = 0.01
 
+# What a scanner can have made. Outside, the header is in another unit, such as metres.
+_SPACING_LIMITS_MM = (0.01, 50.0)
+
+# Air and soft tissue differ by about 1000 HU, fat and muscle still by 150.
+_LEAST_RANGE_HU = 100.0
+
 _VOLUME_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+_DETACHED_SUFFIXES = (".nhdr", ".mhd")
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
@@ -134,7 +144,7 @@ def read_volume(path: Path, *, ct: bool = True) -> sitk.Image:
     ------
     InputError
         If the file is missing, unreadable, not three-dimensional, has several values per voxel, no voxel spacing, a value that
-        is not a number, or is not in HU.
+        is not a number, a spacing that cannot be in mm, or is not in HU.
     """
     image = _read_series(path) if path.is_dir() else _read_file(path)
     if "float" in image.GetPixelIDTypeAsString() and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
@@ -145,12 +155,26 @@ def read_volume(path: Path, *, ct: bool = True) -> sitk.Image:
     if ct:
         limits = sitk.MinimumMaximumImageFilter()
         limits.Execute(image)
+        if limits.GetMaximum() - limits.GetMinimum() < _LEAST_RANGE_HU:
+            raise InputError(
+                f"{path}: the CT is not in HU: all its values lie between {limits.GetMinimum():g} and {limits.GetMaximum():g}, where air "
+                "and tissue differ by about 1000. The image may be blank or normalised; export it again."
+            )
         if limits.GetMinimum() >= 0:
             raise InputError(
                 f"{path}: the CT is not in HU: its smallest value is {limits.GetMinimum():g}, where air should be near -1000. "
                 "Apply the rescale slope and intercept of the DICOM header (often: subtract 1024)."
             )
     return image
+
+
+def image_sha256(path: Path) -> str:
+    """Return the SHA-256 of an image: of its file, of the files of its folder, or of a header and the voxels it points to."""
+    if not path.name.lower().endswith(_DETACHED_SUFFIXES):
+        return sha256_of(path)
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).data)
+    return digest.hexdigest()
 
 
 def _read_file(path: Path) -> sitk.Image:
@@ -170,6 +194,7 @@ def _read_file(path: Path) -> sitk.Image:
         raise InputError(f"{path}: the file cannot be read as an image; it may be damaged. Export it again.") from error
     _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
     _check_spacing(path, reader.GetSpacing())
+    _check_whole(path, reader.GetSize())
     try:
         return reader.Execute()
     except RuntimeError as error:
@@ -194,6 +219,35 @@ def _read_series(folder: Path) -> sitk.Image:
     return image
 
 
+def _check_whole(path: Path, size: Sequence[int]) -> None:
+    """Refuse a NIfTI or gzip file that was cut short: the image library fills what is missing and says nothing."""
+    name = path.name.lower()
+    try:
+        length = _unpacked_length(path) if name.endswith(".gz") else path.stat().st_size
+    except (OSError, EOFError, zlib.error):
+        length = 0
+    voxel_bits = _nifti_field(path, "h", 72, 14) if name.endswith(_NIFTI_SUFFIXES) else 0
+    if length == 0 or length < math.prod(size) * voxel_bits / 8:
+        raise InputError(f"{path}: the header is readable but the voxels are not; the file is cut short or damaged.")
+
+
+def _unpacked_length(path: Path) -> int:
+    length = 0
+    with gzip.open(path, "rb") as stream:
+        while chunk := stream.read(1 << 22):
+            length += len(chunk)
+    return length
+
+
+def _nifti_field(path: Path, kind: str, offset: int, offset_in_version_2: int) -> int:
+    """Return a number of a NIfTI header, of either version and byte order."""
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        header = stream.read(540)
+    order = "<" if struct.unpack_from("<i", header)[0] in (348, 540) else ">"
+    version_1 = struct.unpack_from(f"{order}i", header)[0] == 348
+    return int(struct.unpack_from(order + kind, header, offset if version_1 else offset_in_version_2)[0])
+
+
 def _check_shape(path: Path, size: Sequence[int], components: int) -> None:
     shape = " x ".join(str(count) for count in size)
     if len(size) < 3 or min(size[:3]) < 2:
@@ -215,6 +269,11 @@ def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
         )
     if not all(np.isfinite(value) and value > 0 for value in spacing[:3]):
         raise InputError(f"{path}: the voxel spacing {tuple(spacing[:3])} is not positive. Correct the header.")
+    if not all(_SPACING_LIMITS_MM[0] <= value <= _SPACING_LIMITS_MM[1] for value in spacing[:3]):
+        raise InputError(
+            f"{path}: the voxel spacing {tuple(spacing[:3])} cannot be in mm: that of a CT lies between {_SPACING_LIMITS_MM[0]:g} and "
+            f"{_SPACING_LIMITS_MM[1]:g} mm. Correct the unit in the header."
+        )
 
 
 def _header_has_spacing(path: Path) -> bool:
@@ -271,12 +330,15 @@ def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool =
         raise InputError(
             f"{path}: the file does not exist. Check the path; it is relative to the folder of study.yaml."
         )
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder. Give the segmentation as one file, a .seg.nrrd or a label map.")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(
             f"{path}: the file cannot be read as a segmentation; it may be damaged. Export it again."
         ) from error
+    _check_whole(path, image.GetSize())
     if image.GetDimension() != 3:
         raise InputError(f"{path}: the segmentation has {image.GetDimension()} dimensions; three are needed.")
     metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
@@ -291,7 +353,7 @@ def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool =
             f"{path}: the segmentation is empty: no voxel is marked. Draw the lesions; if none is visible any more, write "
             "`no_visible_lesions: true` beside the time point."
         )
-    segments = _described_segments(metadata) or tuple(
+    segments = _described_segments(metadata, path, len(layers)) or tuple(
         Segment(id=f"L{label}", name=f"L{label}", layer=index, label=int(label))
         for index, labels in enumerate(present)
         for label in sorted(labels)
@@ -343,20 +405,33 @@ def _pasted_crop(layer: sitk.Image, reference: sitk.Image) -> sitk.Image | None:
     return sitk.Paste(full, layer, size.tolist(), [0, 0, 0], first.tolist())
 
 
-def _described_segments(metadata: Mapping[str, str]) -> tuple[Segment, ...]:
-    """Read the segment descriptions that Slicer keeps in the header of a .seg.nrrd."""
+def _described_segments(metadata: Mapping[str, str], path: Path, layers: int) -> tuple[Segment, ...]:
+    """Read the segment descriptions that Slicer keeps in the header of a .seg.nrrd.
+
+    Before version 4.11 Slicer wrote neither layer nor label: every segment had a layer of its own, filled with 1.
+    """
     segments = []
     index = 0
     while f"Segment{index}_ID" in metadata:
         key = f"Segment{index}_"
-        colour = [float(value) for value in metadata.get(key + "Color", "0.5 0.5 0.5").split()]
+        try:
+            colour = [float(value) for value in metadata.get(key + "Color", "0.5 0.5 0.5").split()]
+            layer = int(metadata.get(key + "Layer", str(index if layers > 1 else 0)))
+            label = int(metadata.get(key + "LabelValue", "1" if layers > 1 else str(index + 1)))
+            if len(colour) != 3 or not 0 <= layer < layers:
+                raise ValueError
+        except ValueError as error:
+            raise InputError(
+                f"{path}: the description of segment {index + 1} in the header cannot be read (its colour, label value or layer). "
+                "Open the segmentation in Slicer and save it again."
+            ) from error
         tags = dict(tag.split(":", 1) for tag in metadata.get(key + "Tags", "").split("|") if ":" in tag)
         segments.append(
             Segment(
                 id=metadata[key + "ID"],
-                name=metadata.get(key + "Name", metadata[key + "ID"]),
-                layer=int(metadata.get(key + "Layer", "0")),
-                label=int(metadata.get(key + "LabelValue", str(index + 1))),
+                name=metadata.get(key + "Name", "").strip() or metadata[key + "ID"],
+                layer=layer,
+                label=label,
                 colour=(colour[0], colour[1], colour[2]),
                 terminology=tags.get("TerminologyEntry") or tags.get("Segmentation.TerminologyEntry"),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +32,23 @@ def read_inputs(source: Study | Path) -> Inputs:
         With every problem of study.yaml and of every image at once.
     """
     study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
+    said_missing = isinstance(source, Path)
     volumes: dict[str, sitk.Image] = {}
     segmentations: dict[str, Segmentation] = {}
     for timepoint in study.timepoints if study else ():
         try:
-            if timepoint.ct.exists():
+            if not said_missing or os.path.exists(timepoint.ct):
                 volumes[timepoint.name] = read_volume(timepoint.ct)
         except InputError as error:
             problems.extend(error.problems)
         try:
-            if timepoint.pet is not None and timepoint.pet.exists():
+            if timepoint.pet is not None and (not said_missing or os.path.exists(timepoint.pet)):
                 read_volume(timepoint.pet, ct=False)
         except InputError as error:
             problems.extend(error.problems)
-        if timepoint.segmentation is None or not timepoint.segmentation.exists() or timepoint.name not in volumes:
+        if timepoint.segmentation is None or timepoint.name not in volumes:
+            continue
+        if said_missing and not os.path.exists(timepoint.segmentation):
             continue
         try:
             segmentations[timepoint.name] = read_segmentation(timepoint.segmentation, volumes[timepoint.name])

@@ -44,11 +44,12 @@ from .analysis import (
     TimepointRecord,
 )
 from .errors import InputError
-from .files import sha256_of, write_text
+from .files import write_text
 from .finished import read_lists, read_regions, write_found
 from .images import (
     RegionMask,
     Segmentation,
+    image_sha256,
     read_segmentation,
     segmentation_from_regions,
     write_segmentation,
@@ -158,7 +159,10 @@ def _prepared(source: Study | Path, out: Path, settings: Settings | None, progre
         raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
     workspace = Workspace(out)
     progress(0.0, "read: study and images")
-    return _Run(read_inputs(source), settings, presets, workspace, progress)
+    inputs = read_inputs(source)
+    files = [path for item in inputs.study.timepoints for path in (item.ct, item.segmentation, item.pet) if path]
+    workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
+    return _Run(inputs, settings, presets, workspace, progress)
 
 
 class _Run:
@@ -219,7 +223,7 @@ class _Run:
         for timepoint in self.study.timepoints:
             for kind, path in (("ct", timepoint.ct), ("segmentation", timepoint.segmentation), ("pet", timepoint.pet)):
                 if path is not None:
-                    files[f"{timepoint.name}.{kind}"] = sha256_of(path)
+                    files[f"{timepoint.name}.{kind}"] = image_sha256(path)
         return files
 
     def _say(self, message: str) -> None:

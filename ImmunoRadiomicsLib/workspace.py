@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +50,9 @@ class Workspace:
     """
 
     def __init__(self, out: Path):
-        self.out = Path(os.path.abspath(out))
+        self.out = Path(os.path.realpath(out))
+        if not self.out.name:
+            raise InputError(f"{out}: this is the root of the file system. Give a folder for the output.")
         self.folder = self.out.with_name(f".{self.out.name}.partial")
         self._lock: TextIO | None = None
         self._check_out()
@@ -65,6 +67,11 @@ class Workspace:
         """The folder of finished steps."""
         return self.folder / "cache"
 
+    @property
+    def _previous(self) -> Path:
+        """Where the earlier result is while the new one takes its place."""
+        return self.folder / "previous"
+
     def _check_out(self) -> None:
         if not self.out.exists():
             return
@@ -72,6 +79,20 @@ class Workspace:
             raise InputError(f"{self.out}: this is a file. Give a folder for the output.")
         if any(self.out.iterdir()) and not any((self.out / name).exists() for name in _OWN_FILES):
             raise InputError(f"{self.out}: the folder holds other files. Give a new or empty folder for the output.")
+
+    def check_inputs(self, paths: Iterable[Path]) -> None:
+        """Refuse to replace a folder that holds the inputs: an earlier result makes way for the new one.
+
+        Raises
+        ------
+        InputError
+            If one of the paths lies in the output folder.
+        """
+        inside = sorted({str(path) for path in paths if Path(os.path.realpath(path)).is_relative_to(self.out)})
+        if inside:
+            raise InputError(
+                f"{self.out}: this folder is replaced by the result, and it holds {', '.join(inside)}. Choose another folder."
+            )
 
     def __enter__(self) -> Workspace:
         try:
@@ -84,6 +105,8 @@ class Workspace:
             raise InputError(
                 f"{self.out}: another run is writing to this folder. Wait for it, or choose another folder."
             )
+        if self._previous.exists() and not self.out.exists():
+            os.replace(self._previous, self.out)  # a run was killed between the two renames of publish
         shutil.rmtree(self.result, ignore_errors=True)
         self.result.mkdir()
         return self
@@ -115,11 +138,15 @@ class Workspace:
 
     def publish(self) -> None:
         """Rename the complete result to the output folder, in place of an earlier result."""
-        previous = self.folder / "previous"
-        shutil.rmtree(previous, ignore_errors=True)
+        shutil.rmtree(self._previous, ignore_errors=True)
         if self.out.exists():
-            os.replace(self.out, previous)
-        os.replace(self.result, self.out)
+            os.replace(self.out, self._previous)
+        try:
+            os.replace(self.result, self.out)
+        except OSError:
+            if self._previous.exists():
+                os.replace(self._previous, self.out)
+            raise
 
 
 def _lock(stream: TextIO) -> bool:

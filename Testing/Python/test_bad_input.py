@@ -11,6 +11,9 @@ import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib.cli import main
+from ImmunoRadiomicsLib.errors import InputError
+from ImmunoRadiomicsLib.inputs import read_inputs
+from ImmunoRadiomicsLib.study import load_study
 
 SHAPE = (10, 24, 30)
 STUDY = """\
@@ -149,3 +152,18 @@ def test_an_output_folder_with_other_files_is_left_alone(folder: Path, capsys: p
     (said,) = messages(folder, capsys)
     assert "holds other files" in said
     assert os.listdir(folder / "out") == ["thesis.docx"]
+
+
+def test_the_inputs_are_not_replaced_by_the_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "analysis.json").touch()
+    before = sorted(os.listdir(folder))
+    assert main(["analyze", str(folder / "study.yaml"), "--out", str(folder), "--progress", "off"]) == 2
+    assert "Choose another folder" in capsys.readouterr().err
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_a_study_from_python_with_a_missing_file(folder: Path) -> None:
+    study = load_study(folder / "study.yaml")
+    (folder / "ct2.nrrd").unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_inputs(study)

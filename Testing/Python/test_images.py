@@ -239,3 +239,71 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
         temporary.write_text("whole")
     assert os.listdir(tmp_path) == ["a.seg.nrrd"]
     assert sha256_of(path) == sha256_of(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"ct{suffix}"
+    images.write_volume(volume(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert "cut short" in problem(lambda: images.read_volume(path))
+
+
+@pytest.mark.parametrize("size_mm", [0.0007, 700.0])
+def test_a_spacing_in_another_unit(tmp_path: Path, size_mm: float) -> None:
+    image = volume()
+    image.SetSpacing((size_mm, size_mm, size_mm))
+    images.write_volume(image, tmp_path / "ct.nrrd")
+    assert "cannot be in mm" in problem(lambda: images.read_volume(tmp_path / "ct.nrrd"))
+
+
+def test_blank_and_normalised_volumes_are_no_ct(tmp_path: Path) -> None:
+    for values in (np.full(SHAPE, -1000, np.int16), np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)):
+        images.write_volume(volume(values), tmp_path / "ct.nrrd")
+        assert "not in HU" in problem(lambda: images.read_volume(tmp_path / "ct.nrrd"))
+
+
+def described(path: Path, image: sitk.Image, **header: str) -> Path:
+    for key, value in header.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_segments_of_slicer_before_4_11_have_a_layer_each(tmp_path: Path) -> None:
+    reference = volume()
+    masks = boxes((5, 15), (10, 20))
+    layers = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in masks]
+    for layer in layers:
+        layer.CopyInformation(reference)
+    names = {"Segment0_ID": "a", "Segment0_Name": "A", "Segment1_ID": "b", "Segment1_Name": ""}
+    path = described(tmp_path / "old.seg.nrrd", sitk.Compose(layers), **names)
+    read = images.read_segmentation(path, reference)
+    assert [segment.name for segment in read.segments] == ["A", "b"]
+    for segment, mask in zip(read.segments, masks, strict=True):
+        np.testing.assert_array_equal(read.array(segment.name), mask)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"Segment0_Color": "red"}, {"Segment0_Color": "1 0"}, {"Segment0_LabelValue": "one"}, {"Segment0_Layer": "3"}],
+)
+def test_a_broken_segment_description(tmp_path: Path, header: dict[str, str]) -> None:
+    reference = volume()
+    image = sitk.GetImageFromArray(boxes((5, 15))[0].astype(np.uint8))
+    image.CopyInformation(reference)
+    path = described(tmp_path / "broken.seg.nrrd", image, Segment0_ID="a", **header)
+    assert "segment 1" in problem(lambda: images.read_segmentation(path, reference))
+
+
+def test_the_hash_of_a_detached_header_covers_the_voxels(tmp_path: Path) -> None:
+    for suffix in (".mhd", ".nhdr"):
+        path = tmp_path / f"ct{suffix}"
+        sitk.WriteImage(volume(), str(path))
+        header, before = path.read_bytes(), images.image_sha256(path)
+        assert images.image_sha256(path) == before
+        sitk.WriteImage(volume() + 1, str(path))
+        assert path.read_bytes() == header
+        assert images.image_sha256(path) != before

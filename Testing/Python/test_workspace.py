@@ -118,3 +118,33 @@ def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot be written"), Workspace(tmp_path / "out"):
         pass
+
+
+def test_a_folder_that_holds_the_inputs_is_not_replaced(tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    result.mkdir()
+    (result / "analysis.json").touch()
+    (tmp_path / "link").symlink_to(result)
+    for out in (result, tmp_path / "link"):
+        workspace = Workspace(out)
+        workspace.check_inputs([tmp_path / "ct.nrrd", tmp_path / "result2" / "ct.nrrd"])
+        with pytest.raises(InputError, match=r"ct\.nrrd"):
+            workspace.check_inputs([result / "patient" / "ct.nrrd"])
+
+
+def test_the_root_is_no_output_folder() -> None:
+    with pytest.raises(InputError, match="root"):
+        Workspace(Path("/"))
+
+
+def test_the_earlier_result_comes_back_after_a_kill_between_the_renames(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Workspace(out) as workspace:
+        fill(workspace, "first")
+        workspace.publish()
+    workspace = Workspace(out)
+    workspace.cache.mkdir(parents=True)
+    os.replace(out, workspace.folder / "previous")
+    with pytest.raises(CancelledError), Workspace(out):
+        raise CancelledError
+    assert (out / "analysis.json").read_text() == "first"
