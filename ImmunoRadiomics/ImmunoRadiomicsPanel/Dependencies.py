@@ -1,0 +1,91 @@
+"""Python packages that the engine needs beyond what Slicer brings; installed on the user's consent when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import slicer
+from slicer.i18n import tr as _
+
+# What is imported, and what is asked of pip for it.
+REQUIREMENTS = {
+    "yaml": "PyYAML>=6",
+    "jinja2": "jinja2>=3.1",
+    "pywt": "PyWavelets>=1.6",
+    "radiomics": "pyradiomics-bhklab==3.1.4",
+}
+RADIOMICS_EXTENSION = "SlicerRadiomics"
+
+
+class DeclinedError(RuntimeError):
+    """The user does not want packages to be installed."""
+
+
+def missingPackages() -> list[str]:
+    """Return what pip would have to install."""
+    importlib.invalidate_caches()
+    return [requirement for name, requirement in REQUIREMENTS.items() if importlib.util.find_spec(name) is None]
+
+
+def radiomicsIsMissing() -> bool:
+    """Say whether neither SlicerRadiomics nor a package brings pyradiomics."""
+    return importlib.util.find_spec("radiomics") is None
+
+
+def ensurePackages() -> None:
+    """Install what is missing after asking.
+
+    :raises DeclinedError: if the user declines, or packages are missing while Slicer is being tested.
+    """
+    missing = missingPackages()
+    if not missing:
+        return
+    try:
+        from slicer import packaging
+    except ImportError:
+        packaging = None
+    if packaging is not None:
+        try:
+            packaging.pip_ensure(missing, requester="ImmunoRadiomics")
+        except RuntimeError as error:
+            raise DeclinedError(_declined(missing)) from error
+    elif slicer.app.testingEnabled() or not slicer.util.confirmOkCancelDisplay(
+        _("Python packages need to be installed. This changes Slicer's Python. Continue?"),
+        _("ImmunoRadiomics - Install Python packages"),
+        detailedText="\n".join(missing),
+    ):
+        raise DeclinedError(_declined(missing))
+    else:
+        slicer.util.pip_install(missing)
+    if still := missingPackages():
+        raise DeclinedError(_declined(still))
+
+
+def _declined(missing: list[str]) -> str:
+    return _("The analysis needs these Python packages, which are not installed: {names}.").format(
+        names=", ".join(missing)
+    )
+
+
+def extensionsManager() -> object | None:
+    """Return Slicer's extensions manager, None where Slicer was built without it."""
+    model = getattr(slicer.app, "extensionsManagerModel", None)
+    return model() if model is not None else None
+
+
+def offerRadiomicsExtension() -> bool:
+    """Offer to install SlicerRadiomics, which brings pyradiomics; return whether it was installed (Slicer then restarts).
+
+    Where there is no extensions manager, or the user declines, the package from PyPI is offered next by ``ensurePackages``.
+    """
+    model = extensionsManager()
+    if model is None or not radiomicsIsMissing() or slicer.app.testingEnabled():
+        return False
+    wanted = slicer.util.confirmYesNoDisplay(
+        _(
+            "Radiomics need pyradiomics, which the extension SlicerRadiomics brings. Install that extension and restart?"
+        ),
+        _("ImmunoRadiomics - SlicerRadiomics"),
+    )
+    return bool(wanted and model.installExtensionFromServer(RADIOMICS_EXTENSION))

@@ -1,0 +1,203 @@
+"""The two tables that are edited: time points, and what segments are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .Timepoints import Role, SegmentMeaning, TimepointRow
+
+_ROLES = tuple(Role)
+_KINDS: tuple[bool | None, ...] = (None, False, True)
+_LESION_ROLES = ("", "target", "non-target")
+
+
+def fillTable(table: Any, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show texts in a QTableWidget, in place of what it showed; the cells are not edited."""
+    table.setColumnCount(len(headings))
+    table.setHorizontalHeaderLabels(list(headings))
+    table.setRowCount(len(rows))
+    for index, row in enumerate(rows):
+        for column, text in enumerate(row):
+            item = qt.QTableWidgetItem(text)
+            item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
+            item.setToolTip(text)
+            table.setItem(index, column, item)
+    table.resizeColumnsToContents()
+
+
+def selectedRow(table: Any) -> int:
+    """Return the index of the current row, -1 where there is none."""
+    return table.currentRow()
+
+
+def _choice(labels: Sequence[str], onChanged: Callable[..., None]) -> Any:
+    combo = qt.QComboBox()
+    for label in labels:
+        combo.addItem(label)
+    combo.connect("currentIndexChanged(int)", onChanged)
+    return combo
+
+
+def _nodeSelector(className: str, tip: str, onChanged: Callable[..., None]) -> Any:
+    selector = slicer.qMRMLNodeComboBox()
+    selector.nodeTypes = [className]
+    selector.noneEnabled = True
+    selector.addEnabled = False
+    selector.removeEnabled = False
+    selector.renameEnabled = False
+    selector.toolTip = tip
+    selector.setMRMLScene(slicer.mrmlScene)
+    selector.setCurrentNode(None)
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", onChanged)
+    return selector
+
+
+class _Editors:
+    """The widgets of one row; the table shows them, and without a reference here they would be taken for plain widgets."""
+
+    def __init__(self, widgets: Sequence[Any]) -> None:
+        self.widgets = tuple(widgets)
+
+    def block(self, blocked: bool) -> None:
+        for widget in self.widgets:
+            widget.blockSignals(blocked)
+
+
+class _EditedTable:
+    """A QTableWidget whose cells are widgets; ``onEdited`` is called when the user has changed one."""
+
+    def __init__(self, table: Any, headings: Sequence[str], onEdited: Callable[[], None]) -> None:
+        self.table = table
+        self._onEdited = onEdited
+        self._editors: list[_Editors] = []
+        table.setColumnCount(len(headings))
+        table.setHorizontalHeaderLabels(list(headings))
+
+    def _changed(self, *_arguments: Any) -> None:
+        self._onEdited()
+
+    def _resize(self, count: int) -> None:
+        for index in range(len(self._editors), count):
+            self.table.setRowCount(index + 1)
+            editors = self._newEditors()
+            for column, widget in enumerate(editors.widgets):
+                self.table.setCellWidget(index, column, widget)
+            self._editors.append(editors)
+        if count < len(self._editors):
+            for editors in self._editors[count:]:
+                editors.block(True)
+            del self._editors[count:]
+            self.table.setRowCount(count)
+        self.table.resizeColumnsToContents()
+
+    def _newEditors(self) -> _Editors:
+        raise NotImplementedError
+
+
+class TimepointTable(_EditedTable):
+    """Role, date, volume and segmentation of every time point."""
+
+    def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
+        headings = [_("Role"), _("Date"), _("CT"), _("Segmentation"), _("No lesion")]
+        super().__init__(table, headings, onEdited)
+
+    def _newEditors(self) -> _Editors:
+        date = qt.QLineEdit()
+        date.placeholderText = "YYYY-MM-DD"
+        date.connect("textChanged(QString)", self._changed)
+        absent = qt.QCheckBox()
+        absent.toolTip = _("Every lesion has gone at this time point.")
+        absent.connect("toggled(bool)", self._changed)
+        return _Editors(
+            [
+                _choice([role.label() for role in _ROLES], self._changed),
+                date,
+                _nodeSelector("vtkMRMLScalarVolumeNode", _("CT in HU"), self._changed),
+                _nodeSelector(
+                    "vtkMRMLSegmentationNode",
+                    _("Lesions of this time point; without one, the contours of the baseline are propagated."),
+                    self._changed,
+                ),
+                absent,
+            ]
+        )
+
+    def show(self, rows: Sequence[TimepointRow]) -> None:
+        """Show rows, changing only what differs."""
+        self._resize(len(rows))
+        for editors, row in zip(self._editors, rows, strict=True):
+            role, date, volume, segmentation, absent = editors.widgets
+            editors.block(True)
+            role.setCurrentIndex(_ROLES.index(row.role))
+            if date.text != row.date:
+                date.setText(row.date)
+            volume.setCurrentNode(row.volume)
+            segmentation.setCurrentNode(row.segmentation)
+            absent.setChecked(row.noVisibleLesions)
+            editors.block(False)
+
+    def rows(self) -> list[TimepointRow]:
+        """Return what the table shows."""
+        found = []
+        for editors in self._editors:
+            role, date, volume, segmentation, absent = editors.widgets
+            found.append(
+                TimepointRow(
+                    volume.currentNode(),
+                    segmentation.currentNode(),
+                    date.text.strip(),
+                    _ROLES[role.currentIndex],
+                    absent.checked,
+                )
+            )
+        return found
+
+
+class SegmentTable(_EditedTable):
+    """What every segment is; automatic leaves it to the engine."""
+
+    def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
+        super().__init__(table, [_("Segment"), _("Kind"), _("Organ"), _("Role")], onEdited)
+
+    def _newEditors(self) -> _Editors:
+        organ = qt.QLineEdit()
+        organ.placeholderText = _("automatic")
+        organ.connect("textChanged(QString)", self._changed)
+        return _Editors(
+            [
+                qt.QLabel(),
+                _choice([_("automatic"), _("lesion"), _("lymph node")], self._changed),
+                organ,
+                _choice([_("automatic"), _("target"), _("non-target")], self._changed),
+            ]
+        )
+
+    def show(self, meanings: Sequence[SegmentMeaning]) -> None:
+        """Show one row per segment, changing only what differs."""
+        self._resize(len(meanings))
+        for editors, meaning in zip(self._editors, meanings, strict=True):
+            name, kind, organ, role = editors.widgets
+            editors.block(True)
+            name.setText(meaning.segment)
+            kind.setCurrentIndex(_KINDS.index(meaning.node))
+            if organ.text.strip() != meaning.organ:
+                organ.setText(meaning.organ)
+            role.setCurrentIndex(_LESION_ROLES.index(meaning.role))
+            editors.block(False)
+
+    def meanings(self) -> list[SegmentMeaning]:
+        """Return what the table shows."""
+        found = []
+        for editors in self._editors:
+            name, kind, organ, role = editors.widgets
+            found.append(
+                SegmentMeaning(
+                    name.text, organ.text.strip(), _LESION_ROLES[role.currentIndex], _KINDS[kind.currentIndex]
+                )
+            )
+        return found

@@ -1,0 +1,94 @@
+"""A virtual patient for the Sample Data module: made on request by a process of its own, nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .Logic import EngineError, ImmunoRadiomicsLogic
+from .ParameterNode import ImmunoRadiomicsParameterNode
+from .Timepoints import readRows
+
+CATEGORY = "ImmunoRadiomics"
+SAMPLE_NAME = "ImmunoRadiomicsVirtualPatient"
+SEED = 7
+_POLL_MS = 100
+
+
+def registerSampleData(iconPath: str) -> None:
+    """Add the virtual patient to the Sample Data module, once; does nothing where Slicer lacks that module."""
+    try:
+        import SampleData
+    except ImportError:
+        return
+    logic = SampleData.SampleDataLogic
+    if any(source.sampleName == SAMPLE_NAME for source in logic.sampleDataSourcesByCategory(CATEGORY)):
+        return
+    if hasattr(logic, "registerCustomSampleDataCategory"):
+        logic.registerCustomSampleDataCategory(CATEGORY, title=_("ImmunoRadiomics"))
+    logic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=SAMPLE_NAME,
+        thumbnailFileName=iconPath,
+        # Nothing is downloaded, but the module wants an address of every sample.
+        uris="immunoradiomics:virtual-patient",
+        customDownloader=lambda source: loadVirtualPatient(),
+    )
+
+
+def loadVirtualPatient(size: str = "small", logic: ImmunoRadiomicsLogic | None = None) -> list[Any]:
+    """Make a virtual patient and load it: volumes, segmentations, and the patient's data in the panel.
+
+    Blocks behind a progress dialog, which can be cancelled; returns the nodes, none where it was cancelled.
+    """
+    parameters = makeVirtualPatient(size, logic)
+    if parameters is None:
+        return []
+    return [node for row in readRows(parameters.parameterNode) for node in (row.volume, row.segmentation) if node]
+
+
+def makeVirtualPatient(
+    size: str = "small", logic: ImmunoRadiomicsLogic | None = None
+) -> ImmunoRadiomicsParameterNode | None:
+    """Make a virtual patient as a new patient of the scene; return its choices, None where it was cancelled."""
+    logic = logic or ImmunoRadiomicsLogic()
+    folder = Path(tempfile.mkdtemp(prefix="ImmunoRadiomics-", dir=slicer.app.temporaryPath))
+    dialog = slicer.util.createProgressDialog(
+        windowTitle=_("ImmunoRadiomics"), labelText=_("Making a virtual patient"), maximum=100
+    )
+    try:
+        run = logic.startTask(
+            ["patient", str(folder / "patient"), "--seed", str(SEED), "--size", size],
+            folder,
+            lambda progress: dialog.setValue(int(100 * progress.fraction)),
+        )
+        loop = qt.QEventLoop()
+        timer = qt.QTimer()
+        timer.setInterval(_POLL_MS)
+
+        def onTimeout() -> None:
+            if dialog.wasCanceled:
+                run.cancel()
+            if run.poll():
+                loop.quit()
+
+        timer.connect("timeout()", onTimeout)
+        timer.start()
+        loop.exec_()
+        timer.stop()
+        if run.cancelled:
+            return None
+        logic.check(run)
+        return logic.loadStudy(folder / "patient" / "study.yaml")
+    except EngineError as error:
+        slicer.util.errorDisplay(str(error), detailedText=error.log)
+        return None
+    finally:
+        dialog.close()
+        shutil.rmtree(folder, ignore_errors=True)
