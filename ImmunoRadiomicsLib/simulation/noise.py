@@ -9,8 +9,8 @@ from scipy import fft
 class NoiseSource:
     """Slices of unit-variance noise, one after the other.
 
-    The power spectrum is that of a ramp with a roll-off, f exp(-(f / f0)²) (doi 10.1088/0031-9155/23/3/008): little power at the
-    lowest frequencies, a peak at f0 / sqrt(2).
+    The power spectrum is that of a ramp with a roll-off, (f + c) exp(-(f / f0)²): a peak near f0 / sqrt(2) and little power at
+    the lowest frequencies, but not none, because sampling folds some down there (doi 10.1088/0031-9155/32/5/003).
     """
 
     def __init__(self, rng: np.random.Generator, shape_yx: tuple[int, int], spacing_yx: tuple[float, float]):

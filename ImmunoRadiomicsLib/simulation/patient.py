@@ -94,8 +94,11 @@ def simulate_patient(
 ) -> VirtualPatient:
     """Make a virtual patient; the same arguments give the same patient.
 
-    The seed decides anatomy, places and forms of lesions, irregular motion and noise, each independently of the others, so
-    that a change of the scenario leaves the rest of the patient as it is. Without a scenario one is drawn.
+    The seed decides anatomy, places and forms of lesions, irregular motion and noise, each from random numbers of its own.
+    Noise and irregular motion of a time point depend on its place in the order of the scans, not on the other scans;
+    lesions are drawn one after the other and make way for each other, so that another list of lesions moves them all.
+    The anatomy is drawn as far beyond the scan as the largest motion of the scenario needs, and its fine details follow
+    that extent. Without a scenario one is drawn.
 
     ``full`` is 512 x 512 x 300 voxels of 0.75 x 0.75 x 1.25 mm, ``small`` 192 x 160 x 120 of 2 x 2 x 2.5 mm.
 

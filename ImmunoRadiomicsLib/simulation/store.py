@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import StageError
 from ..files import write_text
 from ..images import segmentation_from_regions, write_segmentation, write_volume
 from ..progress import Progress, part, silent
@@ -17,6 +18,7 @@ from ..study import Study, Timepoint, save_study
 from .patient import VirtualPatient, simulate_patient
 from .scenario import Size, random_scenario
 
+_MOST_SCENARIOS = 20
 QUESTIONS = ("pseudoprogression", "hyperprogression", "pneumonitis")
 
 
@@ -73,15 +75,14 @@ def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small"
     """Simulate and write patients P0001, P0002 ... into ``out`` and return the path of its cohort.csv.
 
     cohort.csv has one row per patient: patient, study (relative to it), and the three labels as 0 or 1. The patient with a
-    given number is the same in cohorts of any length.
+    given number is the same in cohorts of any length. Where the tumours of a drawn scenario find no place in the patient's
+    anatomy, another scenario is drawn.
     """
     rows = []
     for number in range(1, patients + 1):
         step = part(progress, (number - 1) / patients, number / patients)
         name = f"P{number:04d}"
-        scenario = random_scenario(np.random.default_rng([seed, number]))
-        own_seed = int(np.random.default_rng([seed, number, 1]).integers(2**31))
-        patient = simulate_patient(own_seed, size=size, scenario=scenario, name=name, progress=part(step, 0.0, 0.85))
+        patient = _random_patient(seed, number, size, name, part(step, 0.0, 0.85))
         study = write_patient(patient, out / name, progress=part(step, 0.85, 1.0))
         answers = [int(patient.truth.label(question)) for question in QUESTIONS]
         rows.append([name, study.relative_to(out).as_posix(), *answers])
@@ -92,3 +93,15 @@ def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small"
     path = out / "cohort.csv"
     write_text(path, text.getvalue())
     return path
+
+
+def _random_patient(seed: int, number: int, size: Size, name: str, progress: Progress) -> VirtualPatient:
+    own_seed = int(np.random.default_rng([seed, number, 1]).integers(2**31))
+    # One sequence per patient: its first scenario does not depend on how many are needed.
+    rng = np.random.default_rng([seed, number])
+    for _ in range(_MOST_SCENARIOS - 1):
+        try:
+            return simulate_patient(own_seed, size=size, scenario=random_scenario(rng), name=name, progress=progress)
+        except StageError:
+            continue
+    return simulate_patient(own_seed, size=size, scenario=random_scenario(rng), name=name, progress=progress)

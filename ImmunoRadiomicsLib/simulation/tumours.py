@@ -19,6 +19,9 @@ from .lattice import Lattice, smooth_noise
 from .scenario import LesionPlan, Organ, Scenario
 from .thorax import Thorax
 
+# Tumours keep this distance, in mm, in the successive draws of their places.
+_GAPS_MM = (8.0,) * 6 + (5.0,) * 4 + (3.0,) * 4
+
 _LIVER_HU, _NODE_HU, _TUMOUR_HU, _NECROSIS_HU = 72.0, 82.0, 52.0, 16.0
 
 
@@ -134,7 +137,13 @@ class Tumour:
 def plan_tumours(scenario: Scenario, thorax: Thorax, rng: np.random.Generator, room: Lattice) -> tuple[Tumour, ...]:
     """Give every lesion of a scenario its form, growth and place, in the order of the scenario.
 
-    ``room`` is the scan; tumours stay away from its ends. A lesion that finds no place in its organ is refused.
+    ``room`` is the scan; tumours stay away from its ends and from each other. Where one finds no place, all places are
+    drawn again, at last closer together.
+
+    Raises
+    ------
+    StageError
+        If a lesion finds no place in its organ in any draw.
     """
     drafts = _drafts(scenario, rng)
     days = [scenario.day(item) for item in scenario.timepoints]
@@ -142,18 +151,33 @@ def plan_tumours(scenario: Scenario, thorax: Thorax, rng: np.random.Generator, r
     for i, draft in enumerate(drafts):
         if draft.partner is not None:
             reach[i] = max(reach[i], reach[draft.partner])
+    space = _Space(thorax, room)
+    for gap_mm in _GAPS_MM:
+        try:
+            anchors = _places(drafts, reach, space, gap_mm, rng)
+        except StageError as error:
+            refusal = error
+        else:
+            return tuple(replace(draft, anchor=anchors[i]) for i, draft in enumerate(drafts))
+    raise refusal
+
+
+def _places(
+    drafts: list[Tumour], reach: list[float], space: _Space, gap_mm: float, rng: np.random.Generator
+) -> dict[int, np.ndarray]:
+    """Return the anchor of every tumour, the largest placed first."""
     taken: list[tuple[np.ndarray, float]] = []
     anchors: dict[int, np.ndarray] = {}
     for i in sorted(range(len(drafts)), key=lambda i: -reach[i]):
         if i in anchors:
             continue
         draft = drafts[i]
-        anchor = _find_place(draft.plan.organ, i + 1, _radius(draft.volume_ml), reach[i], thorax, taken, room, rng)
+        anchor = space.place(draft.plan.organ, i + 1, _radius(draft.volume_ml), reach[i], taken, gap_mm, rng)
         anchors[i] = anchor
         if draft.partner is not None:
             anchors[draft.partner] = anchor
         taken.append((anchor, reach[i]))
-    return tuple(replace(draft, anchor=anchors[i]) for i, draft in enumerate(drafts))
+    return anchors
 
 
 def _drafts(scenario: Scenario, rng: np.random.Generator) -> list[Tumour]:
@@ -299,44 +323,56 @@ def _sphere_directions(count: int) -> np.ndarray:
     return np.stack([height, ring * np.cos(angle), ring * np.sin(angle)], axis=-1).astype(np.float32)
 
 
-def _find_place(
-    organ: Organ,
-    number: int,
-    radius_mm: float,
-    reach_mm: float,
-    thorax: Thorax,
-    taken: list[tuple[np.ndarray, float]],
-    room: Lattice,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return a point of the organ where a tumour of this reach fits, 8 mm from every other."""
-    lungs, cage, solid = thorax.lungs, thorax.cage, thorax.solid
-    if organ == "lung":
-        depth = np.minimum(0.7 * reach_mm, 22.0)
-        fits = (lungs < -depth) & (cage < -depth)
-    elif organ == "pleura":
-        # On the chest wall, not on the mediastinum or the diaphragm.
-        fits = (np.abs(lungs + 0.35 * radius_mm) < 2.0) & (np.abs(cage + 0.35 * radius_mm + 1.0) < 2.5)
-    elif organ == "mediastinum":
-        fits = (lungs > 0.0) & (lungs < 7.0) & (solid > 5.0) & (cage < -14.0)
-    elif organ == "liver":
-        fits = thorax.liver < -min(0.6 * reach_mm, 20.0)
-    else:
-        fits = (lungs > 2.0) & (solid > 4.0) & (cage < -8.0) & (thorax.liver > 15.0)
-    candidates = np.argwhere(fits)
-    points = thorax.coarse.low + candidates * np.asarray(thorax.coarse.spacing)
-    if organ in ("mediastinum", "lymph node"):
-        height = points[:, 0] / thorax.scale[0]
-        points = points[(height > -45.0) & (height < 72.0)]
-    inside = (points[:, 0] > room.low[0] + reach_mm + 8.0) & (points[:, 0] < room.high[0] - reach_mm - 8.0)
-    points = points[inside]
-    for anchor, other in taken:
-        points = points[np.linalg.norm(points - anchor, axis=1) > reach_mm + other + 8.0]
-    if len(points) == 0:
-        raise StageError(
-            f"lesion {number}: no place is left in the {organ} for a lesion that reaches {reach_mm:.0f} mm; plan fewer or smaller lesions."
+class _Space:
+    """Where in a thorax tumours can sit; ``room`` is the scan."""
+
+    def __init__(self, thorax: Thorax, room: Lattice) -> None:
+        self.thorax, self.room = thorax, room
+
+    def place(
+        self,
+        organ: Organ,
+        number: int,
+        radius_mm: float,
+        reach_mm: float,
+        taken: list[tuple[np.ndarray, float]],
+        gap_mm: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return a point of the organ where a tumour of this reach fits, ``gap_mm`` from every other."""
+        points = self._candidates(organ, radius_mm, reach_mm)
+        inside = (points[:, 0] > self.room.low[0] + reach_mm + 8.0) & (
+            points[:, 0] < self.room.high[0] - reach_mm - 8.0
         )
-    return points[rng.integers(len(points))] + rng.uniform(-1.0, 1.0, 3)
+        points = points[inside]
+        for anchor, other in taken:
+            points = points[np.linalg.norm(points - anchor, axis=1) > reach_mm + other + gap_mm]
+        if len(points) == 0:
+            raise StageError(
+                f"lesion {number}: no place is left in the {organ} for a lesion that reaches {reach_mm:.0f} mm; plan fewer or smaller lesions."
+            )
+        return points[rng.integers(len(points))] + rng.uniform(-1.0, 1.0, 3)
+
+    def _candidates(self, organ: Organ, radius_mm: float, reach_mm: float) -> np.ndarray:
+        thorax = self.thorax
+        lungs, cage, solid = thorax.lungs, thorax.cage, thorax.solid
+        if organ == "lung":
+            depth = min(0.7 * reach_mm, 22.0)
+            fits = (lungs < -depth) & (cage < -depth)
+        elif organ == "pleura":
+            # On the chest wall, not on the mediastinum or the diaphragm.
+            fits = (np.abs(lungs + 0.35 * radius_mm) < 2.0) & (np.abs(cage + 0.35 * radius_mm + 1.0) < 2.5)
+        elif organ == "mediastinum":
+            fits = (lungs > 0.0) & (lungs < 7.0) & (solid > 5.0) & (cage < -14.0)
+        elif organ == "liver":
+            fits = thorax.liver < -min(0.6 * reach_mm, 20.0)
+        else:
+            fits = (lungs > 2.0) & (solid > 4.0) & (cage < -8.0) & (thorax.liver > 15.0)
+        points = thorax.coarse.low + np.argwhere(fits) * np.asarray(thorax.coarse.spacing)
+        if organ in ("mediastinum", "lymph node"):
+            height = points[:, 0] / thorax.scale[0]
+            points = points[(height > -45.0) & (height < 72.0)]
+        return points
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,10 @@ from ImmunoRadiomicsLib.simulation import (
     simulate_patient,
     write_patient,
 )
+from ImmunoRadiomicsLib.simulation.patient import _baseline_scan
+from ImmunoRadiomicsLib.simulation.thorax import build_thorax
 from ImmunoRadiomicsLib.simulation.truth import truth_schema
+from ImmunoRadiomicsLib.simulation.tumours import plan_tumours
 from ImmunoRadiomicsLib.study import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -380,3 +383,19 @@ def test_a_cohort_is_a_table_of_studies(tmp_path: Path) -> None:
             assert int(row[label["question"]]) == int(label["answer"])
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+def test_fifteen_tumours_find_room_where_the_first_draw_of_places_has_none() -> None:
+    room = _baseline_scan("small", np.random.default_rng([0, 6]))
+    thorax = build_thorax(room, np.random.default_rng([0, 1]), margin_mm=50.0, lungs=Lungs(), contrast=1.0)
+    scenario = random_scenario(np.random.default_rng([0, 69, 99]), course="pseudoprogression", lesions=(15, 15))
+    drawn = [plan_tumours(scenario, thorax, np.random.default_rng([0, 69, 2]), room) for _ in range(2)]
+    assert len(drawn[0]) == 15
+    assert all(np.array_equal(a.anchor, b.anchor) for a, b in zip(*drawn, strict=True))
+    days = [scenario.day(item) for item in scenario.timepoints]
+    for i, one in enumerate(drawn[0]):
+        for other in drawn[0][i + 1 :]:
+            if one.partner is None or drawn[0][one.partner] is not other:
+                apart = np.linalg.norm(one.anchor - other.anchor)
+                # Anchors are moved by up to 1 mm along each axis after they are found.
+                assert apart > one.reach_over(days) + other.reach_over(days) + 3.0 - 2 * 3**0.5
