@@ -2,7 +2,7 @@
 
 The follow-up is brought onto the baseline and both are compared at a resolution at which vessels blur away. A lung that
 holds less air is denser everywhere: the baseline's density is carried to the follow-up's inflation by conservation of
-mass, (HU + 1000) * volume = const (doi:10.1118/1.4736808), before anything is called new. Tumours and their margins, the
+mass, (HU + 1000) * volume = const, before anything is called new. Tumours and their margins, the
 pleural edge, and what was dense before are left out. Where the alignment failed, or the lungs are inflated too
 differently for the correction to be trusted, nothing is said.
 """
