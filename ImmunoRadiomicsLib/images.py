@@ -429,7 +429,7 @@ def _described_segments(metadata: Mapping[str, str], path: Path, layers: int) ->
         segments.append(
             Segment(
                 id=metadata[key + "ID"],
-                name=metadata.get(key + "Name", "").strip() or metadata[key + "ID"],
+                name=" ".join(metadata.get(key + "Name", "").split()) or metadata[key + "ID"],
                 layer=layer,
                 label=label,
                 colour=(colour[0], colour[1], colour[2]),

@@ -35,6 +35,10 @@ from .mrml import (
 )
 from .tables import Column, flag_columns, lesion_columns, response_columns, size_columns
 
+# A node's name becomes the name of its file, which MRML writes into its XML without masking an ampersand, and cuts at a
+# backslash: with either, a saved scene cannot be opened again.
+_UNSAFE_IN_NODE_NAMES = {ord("&"): "+", ord("\\"): "|", **dict.fromkeys(range(32), " ")}
+
 _OWNER = "ImmunoRadiomics"
 
 # Window width and level in HU, as radiologists set them.
@@ -178,7 +182,7 @@ class _Builder:
             self.remove(found)
             found = None
         if found is None:
-            found = self.scene.AddNewNodeByClass(class_name, name)
+            found = self.scene.AddNewNodeByClass(class_name, name.translate(_UNSAFE_IN_NODE_NAMES))
             found.SetAttribute(f"{_OWNER}.patient", self.key)
             found.SetAttribute(f"{_OWNER}.part", key)
             self.added.append(found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import zipfile
@@ -232,3 +233,20 @@ def test_importing_the_package_needs_neither_slicer_nor_vtk():
     code = "import sys, ImmunoRadiomicsLib.scene; print([name for name in ('slicer', 'vtk', 'vtkmodules') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "[]\n"
+
+
+def test_a_bundle_opens_whatever_the_patient_and_the_lesions_are_called(tmp_path):
+    patient, lesion = 'Zoë "Ψ" <b> & co', "a & b/c\\d <i> \"é', x;"
+    analysis, study = write_patient(tmp_path, patient)
+    first = dataclasses.replace(analysis.lesions[0], id=lesion)
+    analysis = dataclasses.replace(analysis, lesions=(first, *analysis.lesions[1:]))
+    write_scene(analysis, study, tmp_path / "out", tmp_path / "out" / "scene.mrb")
+    read = read_bundle(tmp_path / "out" / "scene.mrb", tmp_path / "cache")
+    nodes = [read.GetNthNode(index) for index in range(read.GetNumberOfNodes())]
+    volumes = [node.GetName() for node in nodes if node.IsA("vtkMRMLScalarVolumeNode")]
+    assert volumes == [f'Zoë "Ψ" <b> + co {item.name} CT' for item in analysis.timepoints]
+    lines = [node for node in nodes if node.IsA("vtkMRMLMarkupsLineNode") and node.GetName().startswith("a + b/c|d")]
+    assert lines
+    assert all(line.GetNumberOfControlPoints() == 2 for line in lines)
+    (sizes,) = (node for node in nodes if node.IsA("vtkMRMLTableNode") and node.GetName().endswith(" sizes"))
+    assert sizes.GetNumberOfRows() == len(analysis.timepoints)
