@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
 
 import slicer
 from slicer.i18n import tr as _
@@ -36,7 +37,7 @@ def radiomicsIsMissing() -> bool:
 def ensurePackages() -> None:
     """Install what is missing after asking.
 
-    :raises DeclinedError: if the user declines, or packages are missing while Slicer is being tested.
+    :raises DeclinedError: if the user declines, pip fails, or packages are missing while Slicer is being tested.
     """
     missing = missingPackages()
     if not missing:
@@ -48,7 +49,7 @@ def ensurePackages() -> None:
     if packaging is not None:
         try:
             packaging.pip_ensure(missing, requester="ImmunoRadiomics")
-        except RuntimeError as error:
+        except (RuntimeError, subprocess.CalledProcessError) as error:
             raise DeclinedError(_declined(missing)) from error
     elif slicer.app.testingEnabled() or not slicer.util.confirmOkCancelDisplay(
         _("Python packages need to be installed. This changes Slicer's Python. Continue?"),
@@ -57,7 +58,10 @@ def ensurePackages() -> None:
     ):
         raise DeclinedError(_declined(missing))
     else:
-        slicer.util.pip_install(missing)
+        try:
+            slicer.util.pip_install(missing)
+        except subprocess.CalledProcessError as error:
+            raise DeclinedError(_declined(missing)) from error
     if still := missingPackages():
         raise DeclinedError(_declined(still))
 

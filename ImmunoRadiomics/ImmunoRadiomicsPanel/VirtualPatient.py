@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -18,7 +18,7 @@ from .Timepoints import readRows
 CATEGORY = "ImmunoRadiomics"
 SAMPLE_NAME = "ImmunoRadiomicsVirtualPatient"
 SEED = 7
-_POLL_MS = 100
+_POLL_SECONDS = 0.02
 
 
 def registerSampleData(iconPath: str) -> None:
@@ -68,20 +68,12 @@ def makeVirtualPatient(
             folder,
             lambda progress: dialog.setValue(int(100 * progress.fraction)),
         )
-        loop = qt.QEventLoop()
-        timer = qt.QTimer()
-        timer.setInterval(_POLL_MS)
-
-        def onTimeout() -> None:
+        while not run.poll():
+            # The dialog is modal: only its own events matter here.
+            slicer.app.processEvents()
             if dialog.wasCanceled:
                 run.cancel()
-            if run.poll():
-                loop.quit()
-
-        timer.connect("timeout()", onTimeout)
-        timer.start()
-        loop.exec_()
-        timer.stop()
+            time.sleep(_POLL_SECONDS)
         if run.cancelled:
             return None
         logic.check(run)

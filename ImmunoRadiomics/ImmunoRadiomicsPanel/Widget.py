@@ -209,7 +209,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updating = True
         try:
             rows = readRows(self.parameters.parameterNode)
-            self._observeSegmentations([row.segmentation for row in rows if row.segmentation is not None])
+            drawn = {row.segmentation.GetSegmentation(): None for row in rows if row.segmentation is not None}
+            self._observeSegmentations(list(drawn))
             self.timepointTable.show(rows)
             self._showTimepointChoice(rows)
             said = readMeanings(self.parameters.parameterNode)
@@ -375,22 +376,22 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             ui.resultsMessage.text = "\n".join([analysis.research_use_only, *analysis.warnings])
 
-    def _observeSegmentations(self, nodes: list[Any]) -> None:
-        """Notice when contours are edited: a result that rests on them is out of date then."""
-        if nodes == self._segmentations:
+    def _observeSegmentations(self, segmentations: list[Any]) -> None:
+        """Notice when contours (vtkSegmentation) are edited: a result that rests on them is out of date then."""
+        if segmentations == self._segmentations:
             return
         events = (
             slicer.vtkSegmentation.SegmentAdded,
             slicer.vtkSegmentation.SegmentRemoved,
             slicer.vtkSegmentation.SourceRepresentationModified,
         )
-        for node in self._segmentations:
+        for segmentation in self._segmentations:
             for event in events:
-                self.removeObserver(node.GetSegmentation(), event, self.onSegmentationEdited)
-        self._segmentations = list(nodes)
-        for node in nodes:
+                self.removeObserver(segmentation, event, self.onSegmentationEdited)
+        self._segmentations = segmentations
+        for segmentation in segmentations:
             for event in events:
-                self.addObserver(node.GetSegmentation(), event, self.onSegmentationEdited)
+                self.addObserver(segmentation, event, self.onSegmentationEdited)
 
     def onSegmentationEdited(self, caller: Any = None, event: Any = None) -> None:
         """Contours were edited."""
@@ -441,7 +442,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = makeVirtualPatient(logic=self.logic)
         if parameters is not None:
             self.setParameterNode(parameters)
-            slicer.util.setSliceViewerLayers(background=readRows(parameters.parameterNode)[0].volume, fit=True)
+            self._showVolume(readRows(parameters.parameterNode)[0].volume)
+
+    @staticmethod
+    def _showVolume(volume: Any) -> None:
+        """Show a volume in the slice views, where there are any."""
+        if slicer.app.layoutManager() is not None:
+            slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
     # Time points
 
@@ -534,7 +541,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             editorNode = slicer.mrmlScene.AddNode(editorNode)
         editorNode.SetAndObserveSegmentationNode(segmentation)
         editorNode.SetAndObserveSourceVolumeNode(row.volume)
-        slicer.util.setSliceViewerLayers(background=row.volume, fit=True)
+        self._showVolume(row.volume)
         slicer.util.selectModule("SegmentEditor")
 
     @_saysWhatIsWrong
@@ -641,7 +648,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.showUnaligned()
         request = self.logic.request(self.parameters)
         self.ui.runMessage.text = _("Writing the images for the engine")
-        slicer.app.processEvents()
+        self.ui.runMessage.repaint()
         folder = self.logic.folderOf(self.parameters)
         run = self.logic.start(request, folder, command=command, onProgress=self.onProgress)
         self._begin(run, onDone, doneMessage)
@@ -731,7 +738,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onOpenReport(self) -> None:
         """Open the report in the browser."""
         path = self.logic.writeReport(self.parameters, self.logic.folderOf(self.parameters) / "report.html")
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
+        qt.QDesktopServices.openUrl(qt.QUrl(path.as_uri()))
 
     @_saysWhatIsWrong
     def onExport(self) -> None:

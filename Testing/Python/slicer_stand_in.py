@@ -185,9 +185,6 @@ def _qt_module() -> types.ModuleType:
     for name in _WIDGETS.split():
         setattr(module, name, python_qt(getattr(QtWidgets, name)))
     module.QTimer = python_qt(QtCore.QTimer)
-    loop = python_qt(QtCore.QEventLoop)
-    loop.exec_ = QtCore.QEventLoop.exec
-    module.QEventLoop = loop
     for name in ("Qt", "QUrl", "QFile", "QSettings"):
         setattr(module, name, getattr(QtCore, name))
     for name in ("QAbstractItemView", "QTableWidgetItem", "QVBoxLayout", "QMessageBox"):

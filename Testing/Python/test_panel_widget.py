@@ -548,6 +548,56 @@ def test_segment_statistics_measures_by_recist(slicer, monkeypatch):
     assert 4 <= measured["slice_index"] <= 7
 
 
+def test_making_a_virtual_patient_can_be_cancelled(panel, slicer, monkeypatch):
+    from PySide6.QtWidgets import QProgressDialog
+
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    make = slicer.util.createProgressDialog
+
+    def impatient(**options):
+        dialog = make(**options)
+        QProgressDialog.cancel(dialog)
+        return dialog
+
+    monkeypatch.setattr(slicer.util, "createProgressDialog", impatient)
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    panel.ui.samplePatientButton.click()
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+    assert slicer.shown == []
+    assert not list(Path(slicer.app.temporaryPath).glob("ImmunoRadiomics-*/patient"))
+
+
+def test_edited_contours_put_the_result_out_of_date(panel, slicer, virtual_patient):
+    from ImmunoRadiomicsPanel.Timepoints import readRows
+
+    parameters = start_patient(panel, virtual_patient)
+    node = parameters.parameterNode
+    node.SetParameter("analysedInputs", panel.logic.inputsKey(parameters))
+    segmentation = readRows(node)[0].segmentation.GetSegmentation()
+    segmentation.RemoveSegment(segmentation.GetNthSegmentID(0))
+    assert node.GetParameter("analysedInputs") == ""
+    assert panel.ui.segmentsTable.rowCount > 0
+
+
+def test_the_report_is_opened_and_results_are_exported_where_the_user_says(panel, slicer, monkeypatch, tmp_path):
+    import qt
+
+    opened = []
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    monkeypatch.setattr(qt.QDesktopServices, "openUrl", opened.append, raising=False)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path), raising=False)
+    node = panel.parameters.parameterNode
+    panel.onOpenReport()
+    panel.onExport()
+    assert [text for text, _ in slicer.shown] == [
+        "There is no report. Run the analysis first.",
+        "There is no result to export. Run the analysis first.",
+    ]
+    panel.logic._keepText(node, "reportNode", "report", "<p>5 µm</p>")
+    panel.onOpenReport()
+    assert Path(opened[0].toLocalFile()).read_text(encoding="utf-8") == "<p>5 µm</p>"
+
+
 def test_the_virtual_patient_is_offered_once_in_sample_data(slicer, monkeypatch):
     from ImmunoRadiomicsPanel.VirtualPatient import registerSampleData
 
