@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+
+# A script's folder comes first on the path, where a neighbour would be taken for the package radiomics.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 from ImmunoRadiomicsLib.alignment import read_transform, transform_points
 from ImmunoRadiomicsLib.analysis import Lesion, StageResult

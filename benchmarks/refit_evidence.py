@@ -31,10 +31,10 @@ from scipy.stats import rankdata
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from ImmunoRadiomicsLib.classifiers.bundles import load_bundle, seal_bundle  # noqa: E402
-from ImmunoRadiomicsLib.classifiers.distance import robust_location_scatter  # noqa: E402
-from ImmunoRadiomicsLib.classifiers.engine import Reading, evaluate  # noqa: E402
-from ImmunoRadiomicsLib.files import write_text  # noqa: E402
+from ImmunoRadiomicsLib.classifiers.bundles import load_bundle, seal_bundle
+from ImmunoRadiomicsLib.classifiers.distance import robust_location_scatter
+from ImmunoRadiomicsLib.classifiers.engine import Reading, evaluate
+from ImmunoRadiomicsLib.files import write_text
 
 DEFAULT_DATA = CHECKOUT.parent / "shared" / "data" / "trials"
 BUNDLES = CHECKOUT / "Resources" / "Classifiers"

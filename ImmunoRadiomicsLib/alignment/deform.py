@@ -50,7 +50,7 @@ class Schedule:
     """
 
     iterations: int
-    update_smoothing: float = 1.5
+    update_smoothing: float
     field_smoothing: float = 0.7
     first_step: float = 0.8
     last_step: float = 0.25

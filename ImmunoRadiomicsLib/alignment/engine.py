@@ -31,9 +31,12 @@ _FINEST_MM = 1.5
 # Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
 _MOST_VOXELS = 850_000
 _COARSEST_LEVEL_MM = 9.0
-_COARSE_SCHEDULE = Schedule(80, first_step=0.8, last_step=0.25)
+# Wide smoothing of the updates carries the field across flat tissue (fat, muscle, the inside of a tumour), which pulls
+# nowhere by itself: on known fields over real scans it halves the error there, at the same error inside the lungs.
+_UPDATE_SMOOTHING = 3.5
+_COARSE_SCHEDULE = Schedule(80, _UPDATE_SMOOTHING, first_step=0.8, last_step=0.25)
 # Shorter steps on the finest level: long ones lose a little of the accuracy that the coarser level reached.
-_FINE_SCHEDULE = Schedule(40, first_step=0.4, last_step=0.15)
+_FINE_SCHEDULE = Schedule(40, _UPDATE_SMOOTHING, first_step=0.4, last_step=0.15)
 
 
 @dataclass(frozen=True, eq=False)
