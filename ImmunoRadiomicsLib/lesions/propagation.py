@@ -41,6 +41,11 @@ LATTICE_MM = 8.0
 GROWTH_SHARE = 0.5
 SMOOTH_HU = 18.0
 EDGE_WEIGHT = 2.5
+RESIDUE_SHARE = 0.4
+RESIDUE_CONFIDENCE = 0.25
+RESIDUE_CHANCE = 0.8
+DISTINCT_CONTRAST = 3.0
+DISTINCT_COMPACTNESS = 0.68
 
 _BINS = np.arange(-1050.0, 1551.0, 10.0)
 
@@ -279,16 +284,45 @@ class _Fit:
         volume = mask.sum() * milliliter
         values = sitk.GetArrayViewFromImage(self.followup_ct)[self.box]
         if volume < max(0.03 * self.volume_ml, 8.0 * milliliter, 0.01):
-            core = self.distance < -0.3 * self.radius_mm
-            likeness = float(self._odds(values[core]).mean()) if core.any() else 0.0
-            sure = float(np.clip(0.5 * self.separation - 0.1 * likeness, 0.0, 1.0))
-            return Propagated(nothing, sure, "nothing of it was found at its place: confirm that it is gone")
+            return Propagated(
+                nothing, self._sure_of_absence(values), "nothing of it was found at its place: confirm that it is gone"
+            )
         confidence, reasons = self._judge(mask, values, volume)
+        if (
+            volume < RESIDUE_SHARE * self.volume_ml
+            and confidence < RESIDUE_CONFIDENCE
+            and float(self.chance[mask].max()) < RESIDUE_CHANCE
+            and not self._is_distinct(mask, values, volume)
+        ):
+            return Propagated(
+                nothing,
+                0.5 * self._sure_of_absence(values),
+                f"what is left at its place ({volume:.1f} ml) does not stand out from its surroundings: confirm that it is gone",
+            )
         return Propagated(
             crop_of(mask, (self.box[0].start, self.box[1].start, self.box[2].start)),
             confidence,
             "; ".join(reasons) or None,
         )
+
+    def _sure_of_absence(self, values: np.ndarray) -> float:
+        """Rate how little the middle of the lesion's place looks like the lesion."""
+        core = self.distance < -0.3 * self.radius_mm
+        likeness = float(self._odds(values[core]).mean()) if core.any() else 0.0
+        return float(np.clip(0.5 * self.separation - 0.1 * likeness, 0.0, 1.0))
+
+    def _is_distinct(self, mask: np.ndarray, values: np.ndarray, volume_ml: float) -> bool:
+        """Say whether a small rest is a nodule: set off from what surrounds it, and not drawn out like a vessel."""
+        spacing = spacing_of(self.followup_ct)
+        distance = distance_to(mask, spacing)
+        shell = (distance > 1.5) & (distance <= 5.0)
+        if not shell.any():
+            return False
+        contrast = abs(float(np.median(values[mask])) - float(np.median(values[shell]))) / max(self.inside_sd, 15.0)
+        # The largest ball inside, relative to the ball of equal volume.
+        depth = distance_to(~np.pad(mask, 1), spacing).max()
+        compactness = float(depth) / (3000.0 * volume_ml / (4.0 * np.pi)) ** (1.0 / 3.0)
+        return contrast >= DISTINCT_CONTRAST and compactness >= DISTINCT_COMPACTNESS
 
     def _main_part(self, mask: np.ndarray) -> np.ndarray:
         """Keep the pieces that lie where the lesion was, and fill them."""
