@@ -119,7 +119,10 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
 
     def newPatient(self, name: str) -> ImmunoRadiomicsParameterNode:
         """Add a patient to the scene."""
-        node = slicer.mrmlScene.AddNode(self.createParameterNode())
+        node = self.createParameterNode()
+        if name:
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
+        node = slicer.mrmlScene.AddNode(node)
         parameters = ImmunoRadiomicsParameterNode(node)
         parameters.patient = name
         return parameters

@@ -17,6 +17,7 @@ _RAISES = "#d95f02"
 _LOWERS = "#1f78b4"
 _HALF_BAR_PIXELS = 70
 _FULL_BAR_LOG_ODDS = 2.0
+_NO_BAR_LOG_ODDS = 0.005
 
 
 def flagTitle(flag: Flag) -> str:
@@ -96,6 +97,8 @@ def _evidenceTable(items: Sequence[Evidence]) -> str:
         width = max(1, round(_HALF_BAR_PIXELS * min(abs(item.log_odds) / _FULL_BAR_LOG_ODDS, 1.0)))
         colour = _RAISES if item.log_odds > 0 else _LOWERS
         bar = f'<table cellspacing="0" cellpadding="0"><tr><td width="{width}" bgcolor="{colour}">&nbsp;</td></tr></table>'
+        if abs(item.log_odds) < _NO_BAR_LOG_ODDS:
+            bar = ""
         left, right = ("", bar) if item.log_odds > 0 else (bar, "")
         rows.append(
             f"<tr><td>{escape(item.name)}: {escape(item.value)}</td>"
@@ -121,7 +124,7 @@ def lesionRows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
                 size = observation.short_axis_mm if lesion.node else observation.long_axis_mm
             if observation is None:
                 row.append("")
-            elif size is None:
+            elif size is None or observation.status == "absent":
                 row.append(observation.status)
             else:
                 row.append(_("{size} mm").format(size=f"{size:.1f}"))

@@ -71,12 +71,14 @@ class _Editors:
 class _EditedTable:
     """A QTableWidget whose cells are widgets; ``onEdited`` is called when the user has changed one."""
 
-    def __init__(self, table: Any, headings: Sequence[str], onEdited: Callable[[], None]) -> None:
+    def __init__(self, table: Any, headings: Sequence[str], wide: Sequence[int], onEdited: Callable[[], None]) -> None:
         self.table = table
         self._onEdited = onEdited
         self._editors: list[_Editors] = []
         table.setColumnCount(len(headings))
         table.setHorizontalHeaderLabels(list(headings))
+        for column in wide:
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
 
     def _changed(self, *_arguments: Any) -> None:
         self._onEdited()
@@ -104,7 +106,7 @@ class TimepointTable(_EditedTable):
 
     def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
         headings = [_("Role"), _("Date"), _("CT"), _("Segmentation"), _("No lesion")]
-        super().__init__(table, headings, onEdited)
+        super().__init__(table, headings, (2, 3), onEdited)
 
     def _newEditors(self) -> _Editors:
         date = qt.QLineEdit()
@@ -162,7 +164,7 @@ class SegmentTable(_EditedTable):
     """What every segment is; automatic leaves it to the engine."""
 
     def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
-        super().__init__(table, [_("Segment"), _("Kind"), _("Organ"), _("Role")], onEdited)
+        super().__init__(table, [_("Segment"), _("Kind"), _("Organ"), _("Role")], (0, 2), onEdited)
 
     def _newEditors(self) -> _Editors:
         organ = qt.QLineEdit()

@@ -411,7 +411,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._updating or slicer.mrmlScene.IsClosing():
             return
         if node is None:
-            self.setParameterNode(None)
+            if self.parameters is None or self.parameters.parameterNode.GetScene() is None:
+                self.setParameterNode(None)
+                if self.parent.isEntered:
+                    self.initializeParameterNode()
         elif self.parameters is None or self.parameters.parameterNode is not node:
             self.setParameterNode(ImmunoRadiomicsParameterNode(node))
 

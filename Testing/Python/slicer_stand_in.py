@@ -117,6 +117,8 @@ class _NodeComboBox(QtWidgets.QComboBox):
         self._attributes[name] = value
 
     def _fits(self, node) -> bool:
+        if node.GetHideFromEditors() and not QtCore.QObject.property(self, "showHidden"):
+            return False
         kinds = QtCore.QObject.property(self, "nodeTypes") or []
         return any(node.IsA(kind) for kind in kinds) and all(
             node.GetAttribute(name) == value for name, value in self._attributes.items()
@@ -187,7 +189,7 @@ def _qt_module() -> types.ModuleType:
     module.QTimer = python_qt(QtCore.QTimer)
     for name in ("Qt", "QUrl", "QFile", "QSettings"):
         setattr(module, name, getattr(QtCore, name))
-    for name in ("QAbstractItemView", "QTableWidgetItem", "QVBoxLayout", "QMessageBox"):
+    for name in ("QAbstractItemView", "QHeaderView", "QTableWidgetItem", "QVBoxLayout", "QMessageBox"):
         setattr(module, name, getattr(QtWidgets, name))
     module.QIcon = QtGui.QIcon
     module.QUiLoader = _loader_class()
@@ -458,7 +460,7 @@ def install() -> types.ModuleType:
     sys.modules["ctk"] = ctk
     slicer.qMRMLWidget = python_qt(_MRMLWidget, ("isEntered",))
     slicer.qMRMLNodeComboBox = python_qt(
-        _NodeComboBox, ("nodeTypes", "noneEnabled", "addEnabled", "removeEnabled", "renameEnabled")
+        _NodeComboBox, ("nodeTypes", "showHidden", "noneEnabled", "addEnabled", "removeEnabled", "renameEnabled")
     )
     for name, content in {
         "ScriptedLoadableModule": [

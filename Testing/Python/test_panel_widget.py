@@ -233,6 +233,10 @@ def test_patients_of_one_scene_are_kept_apart(panel, slicer):
     assert panel.ui.patientEdit.text == "P1"
     slicer.mrmlScene.RemoveNode(first)
     assert panel.ui.patientEdit.text == "P2"
+    slicer.mrmlScene.RemoveNode(panel.parameters.parameterNode)
+    assert panel.ui.patientEdit.text == ""
+    panel.ui.patientEdit.text = "P3"
+    assert panel.parameters.patient == "P3"
 
 
 def test_leaving_and_entering_keeps_the_choices_and_no_observer_too_many(panel, recwarn):
@@ -301,13 +305,10 @@ def test_a_patient_goes_from_load_to_flags_and_back_from_the_scene(panel, slicer
     assert panel.work is not None
     assert not ui.runButton.enabled
     assert "running" in ui.runButton.toolTip
-    stages, longest, last = set(), 0.0, time.monotonic()
+    stages = set()
 
     def done():
-        nonlocal longest, last
         stages.add(ui.runMessage.text.partition(":")[0])
-        now = time.monotonic()
-        longest, last = (max(longest, now - last) if panel.work is not None else longest), now
         return panel.work is None
 
     wait(done, 400)
@@ -320,7 +321,8 @@ def test_a_patient_goes_from_load_to_flags_and_back_from_the_scene(panel, slicer
         assert flag.bundle in text
         if flag.status == "assessed":
             assert f"{flag.probability:.0%} ({flag.lower:.0%} to {flag.upper:.0%})" in text
-            assert text.count("bgcolor") == sum(item.use == "used" for item in flag.evidence)
+            counted = [item for item in flag.evidence if item.use == "used" and abs(item.log_odds) >= 0.005]
+            assert text.count("bgcolor") == len(counted)
     assert ui.lesionsTable.rowCount == len(analysis.lesions)
     assert ui.visitsTable.item(0, 3).text() == analysis.response.visits[0].recist
     assert ui.alignmentTable.item(0, 1).text() == analysis.alignments[0].quality.verdict
@@ -361,6 +363,48 @@ def _views(name):
     from ImmunoRadiomicsPanel.Logic import viewNodes
 
     return viewNodes(name)
+
+
+@pytest.mark.slow
+def test_alignment_and_propagation_run_alone(panel, slicer, virtual_patient):
+    from dataclasses import replace
+
+    from ImmunoRadiomicsPanel.Timepoints import readRows, writeRows
+
+    parameters = start_patient(panel, virtual_patient)
+    node = parameters.parameterNode
+    rows = readRows(node)
+    drawn = rows[1].segmentation.GetSegmentation().GetNumberOfSegments()
+    writeRows(node, [rows[0], replace(rows[1], segmentation=None)])
+    panel.ui.alignButton.click()
+    wait(lambda: panel.work is None)
+    assert slicer.shown == []
+    assert panel.ui.alignmentTable.rowCount == 1
+    assert panel.ui.alignmentTable.item(0, 0).text() == "followup-1"
+    assert panel.ui.alignmentTable.item(0, 1).text() in {"good", "usable", "failed"}
+    panel.ui.propagateButton.click()
+    wait(lambda: panel.work is None)
+    assert slicer.shown == []
+    carried = readRows(node)[1].segmentation
+    assert carried.GetName() == "P0001 followup-1 CT propagated"
+    assert 0 < carried.GetSegmentation().GetNumberOfSegments() <= drawn + 2
+
+
+def test_the_segment_editor_opens_on_the_chosen_time_point(panel, slicer, monkeypatch):
+    from ImmunoRadiomicsPanel.Timepoints import readRows
+
+    selected = []
+    monkeypatch.setattr(slicer.util, "selectModule", selected.append)
+    assert not panel.ui.editSegmentationButton.enabled
+    slicer.modules.segmenteditor = SimpleNamespace()
+    scan = volume(slicer, "first", "20240110")
+    panel.ui.fillTimepointsButton.click()
+    panel.ui.editSegmentationButton.click()
+    assert selected == ["SegmentEditor"]
+    editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    assert editor.GetSourceVolumeNode() is scan
+    assert editor.GetSegmentationNode() is readRows(panel.parameters.parameterNode)[0].segmentation
+    del slicer.modules.segmenteditor
 
 
 def test_cancel_ends_the_engine_within_two_seconds(panel, slicer, virtual_patient):
