@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("demo-output"), metavar="DIR", help="output folder (default: %(default)s)"
     )
     demo.add_argument("--size", choices=("full", "small"), default="full", help="512x512x300, or a quick small patient")
-    demo.add_argument("--patient-seed", type=int, default=DEMO_SEED, metavar="N", help="another virtual patient")
+    demo.add_argument(
+        "--patient-seed", type=_not_negative, default=DEMO_SEED, metavar="N", help="another virtual patient"
+    )
     _add_run_options(demo)
     demo.set_defaults(run=_demo)
 
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     simulate = commands.add_parser("simulate", help="a cohort of virtual patients with known truth")
     simulate.add_argument("--patients", type=int, required=True, metavar="N")
-    simulate.add_argument("--seed", type=int, default=0, metavar="S")
+    simulate.add_argument("--seed", type=_not_negative, default=0, metavar="S")
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR")
     simulate.add_argument(
         "--size", choices=("small", "full"), default="small", help="full is 512x512x300 (default: small)"
@@ -159,7 +161,9 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
     )
     parser.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
     parser.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the intervals' random draws (default: 0)")
+    parser.add_argument(
+        "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
+    )
     parser.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
     if scene:
         parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
@@ -169,6 +173,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("0 or more")
     return value
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+_FULL_DISK_BYTES = 1 << 20
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes the name of ``path`` only when the block ends well.
 
-    The temporary name keeps every suffix of ``path``, because writers choose the format by it, and says nothing else.
+    The temporary name keeps every suffix of ``path``, because writers choose the format by it, and says nothing else. A writer's
+    failure on a full disk is raised as the OSError that it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
@@ -24,6 +28,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except RuntimeError as error:
+        # SimpleITK says that it cannot write, but not in a way that a program can tell why.
+        if shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -167,3 +167,18 @@ def test_a_study_from_python_with_a_missing_file(folder: Path) -> None:
     (folder / "ct2.nrrd").unlink()
     with pytest.raises(InputError, match="does not exist"):
         read_inputs(study)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "--patients", "1", "--seed", "-1", "--out", "x"],
+        ["demo", "--patient-seed", "-1", "--out", "x"],
+        ["analyze", "study.yaml", "--seed", "-1", "--out", "x"],
+    ],
+)
+def test_a_seed_below_zero_is_refused_at_once(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "0 or more" in capsys.readouterr().err

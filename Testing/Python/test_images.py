@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -307,3 +308,18 @@ def test_the_hash_of_a_detached_header_covers_the_voxels(tmp_path: Path) -> None
         sitk.WriteImage(volume() + 1, str(path))
         assert path.read_bytes() == header
         assert images.image_sha256(path) != before
+
+
+def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("ITK ERROR: could not write")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    with pytest.raises(RuntimeError):
+        images.write_volume(volume(), tmp_path / "ct.nrrd")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(OSError, match="No space left") as caught:
+        images.write_volume(volume(), tmp_path / "ct.nrrd")
+    assert caught.value.filename == str(tmp_path)
+    assert not os.listdir(tmp_path)
