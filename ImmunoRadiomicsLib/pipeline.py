@@ -185,6 +185,7 @@ class _Run:
         self.warnings: list[str] = list(study_warnings(self.study))
         self.done_weight = float(_WEIGHTS["read"])
         self.hashes = self._hash_inputs()
+        self.warnings += self._repeated_scans()
         self.alignments: tuple[AlignmentRecord, ...] = ()
         self.transforms: dict[str, sitk.Transform] = {}
         self.local_maps: dict[str, LocalMap] = {}
@@ -225,6 +226,16 @@ class _Run:
                 if path is not None:
                     files[f"{timepoint.name}.{kind}"] = image_sha256(path)
         return files
+
+    def _repeated_scans(self) -> list[str]:
+        """Say which time points hold one and the same CT: most often a slip in study.yaml, and nothing has changed between them."""
+        first: dict[str, str] = {}
+        warnings = []
+        for timepoint in self.study.timepoints:
+            earlier = first.setdefault(self.hashes[f"{timepoint.name}.ct"], timepoint.name)
+            if earlier != timepoint.name:
+                warnings.append(f"{timepoint.name} is the same CT as {earlier}: check the paths in study.yaml.")
+        return warnings
 
     def _say(self, message: str) -> None:
         seconds = (datetime.datetime.now(datetime.timezone.utc) - self.started).total_seconds()

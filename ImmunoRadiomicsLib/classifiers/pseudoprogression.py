@@ -77,6 +77,8 @@ def assess_pseudoprogression(case: Case, bundle: Bundle) -> Flag:
         why = (
             "no visit after the baseline shows progression, so there is nothing to confirm"
             if visits
+            else "no lesion was measured at a follow-up"
+            if any(item.day > 0 for item in case.timepoints)
             else "there is no follow-up"
         )
         return replace(empty, reason=sentence([why]))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ImmunoRadiomicsLib import pipeline
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.inputs import read_inputs
+from ImmunoRadiomicsLib.progress import silent
 from ImmunoRadiomicsLib.study import load_study
 
 SHAPE = (10, 24, 30)
@@ -182,3 +184,13 @@ def test_a_seed_below_zero_is_refused_at_once(arguments: list[str], capsys: pyte
         main(arguments)
     assert caught.value.code == 2
     assert "0 or more" in capsys.readouterr().err
+
+
+def test_one_scan_under_two_dates_is_said(folder: Path) -> None:
+    def said() -> list[str]:
+        run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+        return [warning for warning in run.warnings if "same CT" in warning]
+
+    assert said() == ["followup-1 is the same CT as baseline: check the paths in study.yaml."]
+    replace_image("ct2.nrrd", lambda volume: volume + 1)(folder)
+    assert said() == []

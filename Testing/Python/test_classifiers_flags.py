@@ -125,6 +125,8 @@ def test_nothing_to_confirm_without_progression() -> None:
     )
     assert "visit after the baseline shows progression" in answer.reason
     assert "there is no follow-up" in pseudo(response=response(), timepoints=timepoints(0)).reason.lower()
+    unmeasured = pseudo(response=response(), timepoints=timepoints(1)).reason.lower()
+    assert "no lesion was measured at a follow-up" in unmeasured
 
 
 def test_a_new_lesion_alone_leaves_the_prior() -> None:
