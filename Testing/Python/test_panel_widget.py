@@ -366,6 +366,34 @@ def _views(name):
 
 
 @pytest.mark.slow
+def test_the_console_analyzes_nodes_without_a_panel(slicer, virtual_patient):
+    from ImmunoRadiomicsPanel.Logic import ImmunoRadiomicsLogic
+    from ImmunoRadiomicsPanel.Timepoints import readRows
+
+    logic = ImmunoRadiomicsLogic()
+    parameters = logic.loadStudy(virtual_patient)
+    rows = readRows(parameters.parameterNode)
+    seen = []
+    analysis = logic.analyze(
+        "P9",
+        [(row.date, row.volume, row.segmentation) for row in rows],
+        treatmentStart=parameters.treatmentStart,
+        clinical={"ecog": 1},
+        preset="ct-lesion-fast",
+        engine="rigid",
+        onProgress=seen.append,
+    )
+    assert analysis.patient == "P9"
+    assert {flag.flag for flag in analysis.flags} == {"pseudoprogression", "hyperprogression", "pneumonitis"}
+    assert [item.fraction for item in seen] == sorted(item.fraction for item in seen)
+    assert slicer.mrmlScene.GetFirstNodeByName("P9 flags").GetNumberOfRows() == 3
+    assert logic.chartOf(analysis) is not None
+    assert not list(Path(slicer.app.temporaryPath).glob("ImmunoRadiomics-*/study"))
+    with pytest.raises(ValueError, match="at least two time points"):
+        logic.analyze("P9", [("2024-01-10", rows[0].volume, None)])
+
+
+@pytest.mark.slow
 def test_alignment_and_propagation_run_alone(panel, slicer, virtual_patient):
     from dataclasses import replace
 
