@@ -24,11 +24,12 @@ SMOOTH_MM = 2.5
 EDGE_MM = 4.0
 GROUND_GLASS_HU = (-750.0, -300.0)
 CONSOLIDATION_HU = -300.0
-LEAST_RISE_HU = 110.0
+LEAST_RISE_HU = 70.0
 LEAST_CLUSTER_ML = 1.5
 LARGEST_VOLUME_CHANGE = 0.25
 VESSEL_HU = -500.0
 VESSEL_MARGIN_MM = 3.0
+REACH_MM = 16.0
 
 
 def lung_change(
@@ -192,13 +193,17 @@ def _new_opacities(
         new = (counts * WORK_MM**3 / 1000.0 >= LEAST_CLUSTER_ML)[clusters]
     if new.any():
         # The opacity goes on where nothing could be compared: in the vessels that it encloses, at the pleura, on its rim.
+        # It ends where half of its rise in density is left.
         open_lung = lungs & ~barred
-        level = np.float32(smooth_after[new].mean())
-        smooth = ndimage.gaussian_filter(np.where(lungs, after, level).astype(np.float32), 1.0)
-        gained = smooth - ((before + 1000.0) / ratio - 1000.0) - shift > 0.5 * enough
-        enclosed = close(new, 2.0 * VESSEL_MARGIN_MM, spacing)
-        beside = dilate(new, EDGE_MM + WORK_MM, spacing)
-        new = open_lung & (new | enclosed | (beside & gained))
+        clear = open_lung & (before <= VESSEL_HU)
+        gained = np.where(clear, after - ((before + 1000.0) / ratio - 1000.0) - shift, 0.0).astype(np.float32)
+        gained = ndimage.gaussian_filter(gained, 1.0) / np.maximum(
+            ndimage.gaussian_filter(clear.astype(np.float32), 1.0), 0.05
+        )
+        half = max(0.5 * enough, 0.5 * float(np.median(gained[new])))
+        reach = dilate(new, REACH_MM, spacing) & open_lung & (gained > half)
+        grown = ndimage.binary_propagation(new & reach, mask=reach)
+        new = open_lung & (grown | close(grown, EDGE_MM, spacing))
     solid = new & (after > CONSOLIDATION_HU) & ~(vessels & (before > VESSEL_HU))
     return new & ~solid, solid
 

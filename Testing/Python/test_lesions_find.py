@@ -12,9 +12,10 @@ import SimpleITK as sitk
 from ImmunoRadiomicsLib.images import segmentation_from_arrays
 from ImmunoRadiomicsLib.lesions import find
 from ImmunoRadiomicsLib.lesions.find import lesion_segments
+from ImmunoRadiomicsLib.lesions.geometry import Crop
 from ImmunoRadiomicsLib.lesions.lung_change import lung_change
 from ImmunoRadiomicsLib.lesions.propagation import propagate
-from ImmunoRadiomicsLib.simulation import simulate_patient
+from ImmunoRadiomicsLib.simulation import LesionPlan, Motion, Scenario, TimepointPlan, simulate_patient
 from ImmunoRadiomicsLib.study import Study, Timepoint
 
 
@@ -125,3 +126,61 @@ def test_carried_contours_and_withheld_lung_change():
         timepoint=name,
     )
     assert quiet[0].assessable
+
+
+def lung_lesions(*fates: LesionPlan, breathing_mm: float = -20.0, ground_glass_ml: float = 0.0) -> Scenario:
+    return Scenario(
+        timepoints=(
+            TimepointPlan("baseline", datetime.date(2024, 1, 10)),
+            TimepointPlan(
+                "followup-1",
+                datetime.date(2024, 3, 12),
+                Motion(breathing_mm=breathing_mm),
+                ground_glass_ml=ground_glass_ml,
+            ),
+        ),
+        lesions=fates,
+        course="mixed",
+    )
+
+
+def test_what_vanished_is_gone_and_what_shrank_is_kept():
+    scenario = lung_lesions(
+        LesionPlan("lung", 26.0, "vanish"),
+        LesionPlan("lung", 20.0, "vanish"),
+        LesionPlan("liver", 15.0, "vanish"),
+        LesionPlan("lung", 20.0, "shrink", 0.1),
+        LesionPlan("lung", 24.0, "shrink", 0.2),
+        LesionPlan("pleura", 22.0, "shrink", 0.3),
+    )
+    for seed in (1, 2):
+        patient = simulate_patient(seed, size="small", scenario=scenario)
+        first, last = patient.at("baseline"), patient.at("followup-1")
+        lesions = {name: Crop(item.voxels, item.offset_zyx) for name, item in first.segments}
+        carried = propagate(first.ct, lesions, last.ct, truth_transform(last, first.ct))
+        assert {name for name, item in carried.items() if item.gone} == {"L1", "L2", "L3"}
+        assert all("confirm that it is gone" in carried[name].check for name in ("L1", "L2", "L3"))
+
+
+@pytest.mark.parametrize("breathing_mm", [-24.0, 24.0])
+def test_new_ground_glass_is_told_from_another_breath(breathing_mm: float):
+    found = {}
+    for wish in (0.0, 60.0):
+        scenario = lung_lesions(
+            LesionPlan("lung", 20.0, "stable", 1.0), breathing_mm=breathing_mm, ground_glass_ml=wish
+        )
+        patient = simulate_patient(5, size="small", scenario=scenario)
+        first, last = patient.at("baseline"), patient.at("followup-1")
+        both = lung_change(
+            first.ct,
+            first.anatomy,
+            last.ct,
+            last.anatomy,
+            truth_transform(last, first.ct),
+            "good",
+            timepoint="followup-1",
+        )[0]
+        found[wish] = both.new_ground_glass_ml + both.new_consolidation_ml
+        if wish:
+            assert found[wish] == pytest.approx(patient.truth.timepoints[-1].new_opacity_ml, rel=0.25)
+    assert found[0.0] < 3.0
