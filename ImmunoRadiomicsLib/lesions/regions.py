@@ -35,6 +35,8 @@ MINIMUM_EXTENT = 3
 GAS_HU = -300.0
 BONE_HU = 200.0
 
+CONTACT_MM = 3.0
+
 _EDGE = 1e-6
 
 
@@ -161,6 +163,15 @@ def propose_organ(lesion: Crop, anatomy: sitk.Image, ct: sitk.Image) -> OrganPro
     airy = shell & (in_lung | (near_labels == Anatomy.AIRWAYS))
     lung_share = float(airy.sum() / shell.sum())
     core_share = float(in_lung[core].mean())
+    # Contact with the chest wall, not a vessel at one spot: a broad part of the nearest millimetres is no lung.
+    close_by = shell & (distance <= CONTACT_MM)
+    contact = float((close_by & ~airy & (near_labels == Anatomy.BODY)).sum() / max(close_by.sum(), 1))
+    if (
+        lung_share >= 0.2
+        and contact >= 0.15
+        and _place(lesion, labels, axial_axis(ct), lateral_axis(ct)) == "elsewhere"
+    ):
+        return OrganProposal("pleura", 0.6, f"{contact:.0%} of its surface lies on the wall of the chest")
     if lung_share >= 0.6 or (lung_share >= 0.35 and core_share >= 0.6):
         return OrganProposal("lung", min(1.0, 0.4 + 0.6 * lung_share), f"{lung_share:.0%} of its surroundings are lung")
     solid = shell & ~in_lung & (near_labels == Anatomy.BODY)
@@ -217,7 +228,7 @@ def _place(lesion: Crop, labels: np.ndarray, axial: int, lateral: tuple[int, int
         inner = [
             np.sort(np.flatnonzero(plane.any(axis=depth_in_plane)) * to_left) for plane in (plane_right, plane_left)
         ]
-        middle_right, middle_left = np.median(inner[0]), np.median(inner[1])
+        middle_right, middle_left = np.quantile(inner[0], 0.75), np.quantile(inner[1], 0.25)
         depths = np.flatnonzero((plane_right | plane_left).any(axis=lateral_in_plane))
         if middle_right < x < middle_left and depths[0] < here[depth_axis] < depths[-1]:
             return "mediastinum"
