@@ -112,10 +112,12 @@ def there_and_back(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> np.
 
 
 # Limits of the verdict. On pairs of known kind the deformable engine left pairs of one patient at a body correlation of 0.78 and more and a
-# way there and back of less than 2 mm, pairs of two patients or with mixed-up axes at most at 0.71 and at least at 2.7 mm
-# (benchmarks/alignment.py shows them again). Linear engines correlate less although they are not wrong.
+# lung correlation of 0.84 and more. Pairs of two patients or with mixed-up axes reached 0.78 in the body, where smooth outlines can be
+# pulled onto any others, but at most 0.54 inside the lungs, whose vessels cannot. Linear engines correlate less although they are not wrong.
 _CORRELATION_GOOD = 0.75
 _CORRELATION_FAILED = 0.65
+_LUNG_CORRELATION_GOOD = 0.75
+_LUNG_CORRELATION_FAILED = 0.65
 _LINEAR_CORRELATION_FAILED = 0.45
 _MISMATCH_THERE_AND_BACK_MM = 2.5
 _LUNG_DICE_FAILED = 0.60
@@ -163,6 +165,12 @@ def judge(
             )
         elif correlation < _CORRELATION_GOOD:
             doubts.append(f"the structures of the body match only in part (local correlation {correlation:.2f})")
+    if deformable and quality.lung_correlation is not None:
+        note = f"the vessels of the lungs do not match (local correlation {quality.lung_correlation:.2f}): another patient?"
+        if quality.lung_correlation < _LUNG_CORRELATION_FAILED:
+            failed.append(note)
+        elif quality.lung_correlation < _LUNG_CORRELATION_GOOD:
+            doubts.append(f"the lungs match only in part (local correlation {quality.lung_correlation:.2f})")
     if quality.correlation is None:
         failed.append("the scans share no structure to judge the alignment by")
     if quality.lung_dice is not None and quality.lung_dice < _LUNG_DICE_FAILED:

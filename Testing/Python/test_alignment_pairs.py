@@ -104,6 +104,13 @@ def test_a_flipped_followup_fails(scans, axis):
     assert any("axes look mixed up" in reason for reason in quality.reasons)
 
 
+def test_another_patient_fails(scans):
+    other = simulate_patient(12, size="small").at("baseline").ct
+    quality = align(scans[0].ct, other).quality
+    assert quality.verdict == "failed"
+    assert any("another patient" in reason for reason in quality.reasons)
+
+
 def test_another_kind_of_image_fails(scans):
     baseline, _ = scans
     array = sitk.GetArrayFromImage(baseline.ct).astype(np.float32)
