@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import StageError
+from ..errors import InputError, StageError
 from ..files import write_text
 from ..images import segmentation_from_regions, write_segmentation, write_volume
 from ..progress import Progress, part, silent
@@ -20,6 +20,7 @@ from .scenario import Size, random_scenario
 
 _MOST_SCENARIOS = 20
 QUESTIONS = ("pseudoprogression", "hyperprogression", "pneumonitis")
+COHORT_COLUMNS = ("patient", "study", *QUESTIONS)
 
 
 def write_patient(patient: VirtualPatient, folder: Path, *, progress: Progress = silent) -> Path:
@@ -76,8 +77,14 @@ def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small"
 
     cohort.csv has one row per patient: patient, study (relative to it), and the three labels as 0 or 1. The patient with a
     given number is the same in cohorts of any length. Where the tumours of a drawn scenario find no place in the patient's
-    anatomy, another scenario is drawn.
+    anatomy, another scenario is drawn. An earlier cohort in the folder is written over.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is a file, or a folder that holds anything but an earlier cohort; nothing is written then.
     """
+    _check_cohort_folder(out)
     rows = []
     for number in range(1, patients + 1):
         step = part(progress, (number - 1) / patients, number / patients)
@@ -88,11 +95,25 @@ def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small"
         rows.append([name, study.relative_to(out).as_posix(), *answers])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "study", *QUESTIONS])
+    writer.writerow(COHORT_COLUMNS)
     writer.writerows(rows)
     path = out / "cohort.csv"
     write_text(path, text.getvalue())
     return path
+
+
+def _check_cohort_folder(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: this is a file. Give a folder for the cohort.")
+    table = out / "cohort.csv"
+    if table.is_file():
+        with table.open(encoding="utf-8", errors="replace") as stream:
+            if stream.readline().rstrip("\r\n") == ",".join(COHORT_COLUMNS):
+                return
+    if any(out.iterdir()):
+        raise InputError(f"{out}: the folder holds other files. Give a new or empty folder for the cohort.")
 
 
 def _random_patient(seed: int, number: int, size: Size, name: str, progress: Progress) -> VirtualPatient:

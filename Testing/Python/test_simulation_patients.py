@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.images import Anatomy, read_segmentation, read_volume
 from ImmunoRadiomicsLib.serialise import from_json
@@ -383,6 +384,24 @@ def test_a_cohort_is_a_table_of_studies(tmp_path: Path) -> None:
             assert int(row[label["question"]]) == int(label["answer"])
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+def test_a_cohort_is_not_mixed_with_other_files(tmp_path: Path) -> None:
+    def run(out: Path) -> int:
+        return main(["simulate", "--patients", "1", "--out", str(out), "--progress", "off"])
+
+    (tmp_path / "thesis.docx").touch()
+    assert run(tmp_path) == 2
+    assert run(tmp_path / "thesis.docx") == 2
+    (tmp_path / "cohort.csv").write_text("name,value\n")
+    assert run(tmp_path) == 2
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["cohort.csv", "thesis.docx"]
+    empty = tmp_path / "cohort"
+    empty.mkdir()
+    assert run(empty) == 0
+    table = (empty / "cohort.csv").read_bytes()
+    assert run(empty) == 0
+    assert (empty / "cohort.csv").read_bytes() == table
 
 
 def test_fifteen_tumours_find_room_where_the_first_draw_of_places_has_none() -> None:
