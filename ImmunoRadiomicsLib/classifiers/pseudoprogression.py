@@ -76,7 +76,7 @@ def assess_pseudoprogression(case: Case, bundle: Bundle) -> Flag:
     if index is None:
         why = (
             "no visit after the baseline shows progression, so there is nothing to confirm"
-            if visits
+            if any(item.irecist != "NE" for item in visits)
             else "no lesion was measured at a follow-up"
             if any(item.day > 0 for item in case.timepoints)
             else "there is no follow-up"

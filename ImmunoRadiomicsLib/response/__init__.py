@@ -3,5 +3,13 @@
 from .engine import ResponseSettings, respond
 from .measurements import Measurement
 from .reading import MeasurementTable, read_measurements
+from .recist import BestResponseSettings
 
-__all__ = ["Measurement", "MeasurementTable", "ResponseSettings", "read_measurements", "respond"]
+__all__ = [
+    "BestResponseSettings",
+    "Measurement",
+    "MeasurementTable",
+    "ResponseSettings",
+    "read_measurements",
+    "respond",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from .measurements import NORMAL_NODE_MM, Measurement, tenths
 
 TargetLetter = Literal["CR", "PR", "SD", "PD", "NE"]
 NonTargetLetter = Literal["CR", "NON-CR/NON-PD", "PD", "NE"]
-NewLesionAnswer = Literal["yes", "no", "equivocal"]
+NewLesionAnswer = Literal["yes", "no", "equivocal", "not evaluated"]
 
 NORMAL_NODE = tenths(NORMAL_NODE_MM)
 
@@ -69,6 +69,7 @@ class CourseVisit:
 
     ``targets`` has every target lesion. ``non_targets`` has (lesion, status) of every non-target lesion. ``new_lesions``
     has every unequivocal new lesion seen so far; ``equivocal`` names the ones that are still open.
+    ``searched`` says whether anybody looked for new lesions.
     """
 
     day: int
@@ -77,6 +78,7 @@ class CourseVisit:
     new_lesions: tuple[NewLesion, ...] = ()
     equivocal: tuple[str, ...] = ()
     symptoms_worse: bool = False
+    searched: bool = True
 
     @property
     def non_target(self) -> NonTargetLetter | None:
@@ -138,12 +140,15 @@ def build_course(
     *,
     backdate_equivocal: bool = True,
     symptoms_worse: Mapping[int, bool] | None = None,
+    visit_days: Collection[int] = (),
+    unsearched_days: Collection[int] = (),
 ) -> Course:
     """Arrange the measurements of one patient by visit.
 
     A lesion without a measurement at a visit counts as not evaluated there. An equivocal new lesion counts from its first
     sight if it is later unequivocal (``backdate_equivocal``), else from the visit at which it is; one that is never
-    confirmed is no new lesion. Days before the baseline are left out.
+    confirmed is no new lesion. Days before the baseline are left out. ``visit_days`` are days of scans, which are
+    visits even where nothing was measured; on ``unsearched_days`` nobody looked for new lesions.
 
     Raises
     ------
@@ -166,7 +171,7 @@ def build_course(
     }
     open_questions = [lesion for lesion, first in firsts.items() if first.role.startswith("new")]
     visits = []
-    for day in sorted({item.day for item in measurements if item.day > 0}):
+    for day in sorted(day for day in {item.day for item in measurements} | set(visit_days) if day > 0):
         at = {lesion: items.get(day) for lesion, items in by_lesion.items()}
         visits.append(
             CourseVisit(
@@ -180,6 +185,7 @@ def build_course(
                     if not new.get(lesion, day + 1) <= day and _status(at[lesion]) == "equivocal"
                 ),
                 bool(symptoms_worse and symptoms_worse.get(day)),
+                day not in unsearched_days,
             )
         )
     baseline = tuple(_size(firsts[lesion], by_lesion[lesion].get(0)) for lesion in targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,6 +57,8 @@ def respond(
     ecog: Mapping[int, int] | None = None,
     symptoms_worse: Mapping[int, bool] | None = None,
     baseline_date: datetime.date | None = None,
+    visit_days: Collection[int] = (),
+    unsearched_days: Collection[int] = (),
 ) -> Response:
     """Apply RECIST 1.1 and iRECIST, growth kinetics and every atypical pattern to one patient.
 
@@ -76,6 +78,10 @@ def respond(
         Performance status and whether symptoms got worse, by day.
     baseline_date
         Calendar date of the baseline, for the wording only.
+    visit_days
+        Days of scans: each after the baseline is a visit, even where nothing was measured.
+    unsearched_days
+        Days on which nobody looked for new lesions: the answer to them is `not evaluated`, and there is no complete response.
 
     Raises
     ------
@@ -88,6 +94,8 @@ def respond(
         measurements,
         backdate_equivocal=settings.irecist.recist.backdate_equivocal,
         symptoms_worse=symptoms_worse,
+        visit_days=visit_days,
+        unsearched_days=unsearched_days,
     )
     recist = recist_rules.assess(course, settings.irecist.recist)
     irecist = irecist_rules.assess(course, settings.irecist)

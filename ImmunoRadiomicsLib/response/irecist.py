@@ -13,6 +13,7 @@ from .course import Course, CourseVisit, NonTargetLetter, Size
 from .measurements import tenths
 from .recist import (
     NON_CR_NON_PD,
+    NOT_SEARCHED,
     OverallLetter,
     RecistSettings,
     TargetHistory,
@@ -174,7 +175,7 @@ def step(
         return IrecistVisit(
             visit.day,
             letter,
-            rule,
+            rule if visit.searched else f"{rule}; {NOT_SEARCHED}",
             "" if anchor is None or letter == "iCPD" else _what_confirms(anchor, settings),
             target,
             visit.non_target,
@@ -186,7 +187,9 @@ def step(
         )
 
     def advanced(letter: IrecistLetter, name: State, anchor: Anchor | None) -> IrecistState:
-        return _advance(state, target, new, letter, name, anchor, settings)
+        # What is NE only for want of a search has a complete sum, which counts for the nadir as any other does.
+        counts = letter != "NE" or settings.ne_in_nadir or _lacks_search(base, visit, new)
+        return _advance(state, target, new, letter, name, anchor, settings, counts=counts)
 
     if state.state == "confirmed":
         return result("iCPD", "progression is confirmed and stays so"), advanced("iCPD", "confirmed", None)
@@ -221,7 +224,7 @@ def step(
     if confirmed_by:
         rule = f"progression of day {anchor.day} confirmed: {'; '.join(confirmed_by)}"
         return result("iCPD", rule, anchor=anchor, warnings=late), advanced("iCPD", "confirmed", None)
-    not_evaluable = _not_evaluable(base, target, new, settings)
+    not_evaluable = _not_evaluable(base, target, visit, new, settings)
     if not_evaluable:
         rule = f"{not_evaluable}; the progression of day {anchor.day} stays unconfirmed"
         return result("NE", rule, anchor=anchor, warnings=late), advanced("NE", "pending", anchor)
@@ -361,18 +364,29 @@ def _confirmations(
     return found
 
 
-def _not_evaluable(base: OverallLetter, target: TargetResponse, new: _NewLesions, settings: IrecistSettings) -> str:
+def _lacks_search(base: OverallLetter, visit: CourseVisit, new: _NewLesions) -> bool:
+    """Whether a complete response is in doubt only because nobody looked for new lesions."""
+    return base == "CR" and not visit.searched and not new.remaining
+
+
+def _not_evaluable(
+    base: OverallLetter, target: TargetResponse, visit: CourseVisit, new: _NewLesions, settings: IrecistSettings
+) -> str:
     if base == "NE":
+        if target.letter is None and visit.non_target is None:
+            return "no lesion at baseline"
         return target.rule if target.letter == "NE" else "the lesions of the baseline were not all evaluated"
     if new.unknown and settings.missing_new_lesion_is_ne:
         return f"new lesion {', '.join(new.unknown)} not evaluated"
+    if _lacks_search(base, visit, new):
+        return "all lesions of the baseline are gone, but a complete response needs a search for new ones"
     return ""
 
 
 def _without_progression(
     base: OverallLetter, target: TargetResponse, visit: CourseVisit, new: _NewLesions, settings: IrecistSettings
 ) -> tuple[IrecistLetter, str]:
-    reason = _not_evaluable(base, target, new, settings)
+    reason = _not_evaluable(base, target, visit, new, settings)
     if reason:
         return "NE", reason
     if base == "CR" and new.remaining:
@@ -470,9 +484,11 @@ def _advance(
     name: State,
     anchor: Anchor | None,
     settings: IrecistSettings,
+    *,
+    counts: bool,
 ) -> IrecistState:
-    """Return the state after a visit that counts; an NE visit leaves no trace in the nadirs unless set so."""
-    if letter == "NE" and not settings.ne_in_nadir:
+    """Return the state after a visit that is used; one that does not count leaves no trace in the nadirs."""
+    if not counts:
         return IrecistState(name, state.history, anchor, state.known, state.new_nadir, state.new_members)
     history = state.history
     if history is not None:

@@ -38,6 +38,8 @@ def describe(
         sentences.append(f"New lesion{'s' if len(new_lesions) > 1 else ''}: {', '.join(new_lesions)}.")
     elif recist.new_lesion == "equivocal":
         sentences.append("An equivocal new lesion is to be followed.")
+    elif recist.new_lesion == "not evaluated":
+        sentences.append("New lesions were not looked for.")
     sentences.append(f"Overall RECIST 1.1: {recist.overall}.")
     sentences.append(f"iRECIST: {irecist.letter}{_irecist_note(irecist)}.")
     if irecist.letter in ("iUPD", "NE") and irecist.anchor is not None:

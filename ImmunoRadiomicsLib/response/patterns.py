@@ -59,7 +59,10 @@ class ClinicalCourse:
 
 @dataclass(frozen=True)
 class FirstEvaluation:
-    """The first visit after the start of treatment; None is "not known"."""
+    """The first visit after the start of treatment; None is "not known".
+
+    ``searched`` says whether anybody looked for new lesions.
+    """
 
     day: int
     progressed: bool | None
@@ -68,6 +71,7 @@ class FirstEvaluation:
     new_lesions: tuple[tuple[str, str], ...]
     involved_organs: frozenset[str]
     organs_known: bool
+    searched: bool
 
     @property
     def increase(self) -> float | None:
@@ -88,12 +92,13 @@ def first_evaluation(
         total, baseline = found.total, course.baseline_total
         return FirstEvaluation(
             found.day,
-            None if judged.overall == "NE" else judged.overall == "PD",
+            True if judged.overall == "PD" else None if judged.overall == "NE" or not found.searched else False,
             None if baseline is None else baseline / 10,
             None if total is None else total / 10,
             new,
             involved_organs,
             bool(involved_organs) and all(organ for _, organ in new),
+            found.searched,
         )
     return None
 
@@ -262,7 +267,12 @@ def _lo_russo(first: FirstEvaluation | None, increase: float | None, clinical: C
     new_organ: bool | None = None
     if first is not None:
         organs = [organ for _, organ in first.new_lesions]
-        if not organs:
+        if not first.searched:
+            # What was found is a lower bound: it can only say yes.
+            known = first.organs_known
+            two_new = True if known and any(organs.count(organ) >= 2 for organ in first.involved_organs) else None
+            new_organ = True if known and any(organ not in first.involved_organs for organ in organs) else None
+        elif not organs:
             two_new = new_organ = False
         elif first.organs_known:
             two_new = any(organs.count(organ) >= 2 for organ in first.involved_organs)
@@ -300,10 +310,13 @@ def _matos(first: FirstEvaluation | None, increase: float | None, clinical: Clin
         if first.sum_mm is not None and first.baseline_mm is not None:
             gain = first.sum_mm - first.baseline_mm
         organs = {organ for _, organ in first.new_lesions}
-        if not first.new_lesions or len(first.new_lesions) < 2:
-            two_organs: bool | None = False
-        elif len(organs - {""}) >= 2:
+        two_organs: bool | None
+        if len(organs - {""}) >= 2:
             two_organs = True
+        elif not first.searched:
+            two_organs = None
+        elif len(first.new_lesions) < 2:
+            two_organs = False
         else:
             two_organs = None if "" in organs else False
         steep = None if increase is None else _at_least_percent(first, 40)
@@ -448,7 +461,7 @@ def _zhou(course: Course, visits: Sequence[RecistVisit]) -> Definition:
     assessable = False
     for found, judged in zip(course.visits, visits, strict=True):
         known = judged.target.letter in ("CR", "PR", "SD", "PD")
-        assessable = assessable or known
+        assessable = assessable or (known and found.searched)
         fresh = [item.lesion for item in found.new_lesions if item.seen]
         if judged.target.letter in ("CR", "PR", "SD") and fresh:
             hits.append((found.day, fresh, judged.target.letter))
@@ -459,7 +472,7 @@ def _zhou(course: Course, visits: Sequence[RecistVisit]) -> Definition:
         reason = (
             "no visit has a new lesion while the targets do not progress"
             if assessable
-            else "the targets were never assessed"
+            else "the targets were never assessed at a visit at which new lesions were looked for"
         )
     return Definition(
         "zhou2020",

@@ -17,6 +17,7 @@ NON_CR_NON_PD = "NON-CR/NON-PD"
 OverallLetter = Literal["CR", "PR", "SD", "NON-CR/NON-PD", "PD", "NE"]
 
 PD_GAIN = tenths(5)
+NOT_SEARCHED = "new lesions were not looked for"
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,16 @@ def overall_response(
 
 
 def new_lesion_answer(visit: CourseVisit, settings: RecistSettings | None = None) -> NewLesionAnswer:
-    """Return whether there is an unequivocal new lesion, or was one where it ``new_lesion_persists``."""
+    """Return whether there is an unequivocal new lesion, or was one where it ``new_lesion_persists``.
+
+    Where none is known and nobody looked for any, the answer is `not evaluated`.
+    """
     settings = settings or RecistSettings()
     if any(settings.new_lesion_persists or not item.gone for item in visit.new_lesions):
         return "yes"
-    return "equivocal" if visit.equivocal else "no"
+    if visit.equivocal:
+        return "equivocal"
+    return "no" if visit.searched else "not evaluated"
 
 
 def start_of(course: Course) -> TargetHistory | None:
@@ -194,7 +200,8 @@ def start_of(course: Course) -> TargetHistory | None:
 def assess(course: Course, settings: RecistSettings | None = None) -> tuple[RecistVisit, ...]:
     """Return RECIST 1.1 at every visit after the baseline.
 
-    Every visit is judged, also after the first progression; what counts for the best response is decided there.
+    Every visit is judged, also after the first progression; what counts for the best response is decided there. A
+    complete response needs a search for new lesions; without one the visit is NE.
     """
     settings = settings or RecistSettings()
     history = start_of(course)
@@ -203,6 +210,8 @@ def assess(course: Course, settings: RecistSettings | None = None) -> tuple[Reci
         target = assess_targets(visit, history, settings)
         new = new_lesion_answer(visit, settings)
         overall = overall_response(target.letter, visit.non_target, new == "yes")
+        if overall == "CR" and not visit.searched:
+            overall = "NE"
         visits.append(
             RecistVisit(visit.day, target, visit.non_target, new, overall, _rule(visit, target, new, overall))
         )
@@ -228,13 +237,15 @@ def _rule(visit: CourseVisit, target: TargetResponse, new: NewLesionAnswer, over
                 if there
                 else f"new lesion {', '.join(item.lesion for item in visit.new_lesions)} seen before, gone now"
             )
-        return "; ".join(parts)
+        return "; ".join(parts if visit.searched else [*parts, NOT_SEARCHED])
     if target.letter is not None:
         parts.append(f"target {target.letter}: {target.rule}")
     if visit.non_target is not None:
         parts.append(f"non-target {visit.non_target}")
     if new == "equivocal":
         parts.append(f"equivocal new lesion {', '.join(visit.equivocal)} to be followed")
+    if not visit.searched:
+        return "; ".join([*(parts or ["no lesion at baseline"]), NOT_SEARCHED])
     return "; ".join(parts) or "no lesion at baseline and no new lesion"
 
 

@@ -127,6 +127,8 @@ def test_nothing_to_confirm_without_progression() -> None:
     assert "there is no follow-up" in pseudo(response=response(), timepoints=timepoints(0)).reason.lower()
     unmeasured = pseudo(response=response(), timepoints=timepoints(1)).reason.lower()
     assert "no lesion was measured at a follow-up" in unmeasured
+    unread = response(visit(recist="NE", irecist="NE", target="", non_target=""))
+    assert "no lesion was measured at a follow-up" in pseudo(response=unread, timepoints=timepoints(1)).reason.lower()
 
 
 def test_a_new_lesion_alone_leaves_the_prior() -> None:

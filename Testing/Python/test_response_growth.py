@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ImmunoRadiomicsLib.errors import InputError
-from ImmunoRadiomicsLib.response import Measurement, ResponseSettings, respond
+from ImmunoRadiomicsLib.response import BestResponseSettings, Measurement, ResponseSettings, respond
 from ImmunoRadiomicsLib.response.kinetics import (
     DAYS_PER_MONTH,
     assess_kinetics,
@@ -329,6 +329,64 @@ def test_names_warnings_and_best_responses_of_a_patient():
     assert response.progression_day is None
     assert "3 target lesions in liver; RECIST 1.1 takes 2 per organ at most." in response.warnings
     assert any("T9 is 8 mm at baseline" in text for text in response.warnings)
+
+
+def test_without_a_search_no_new_lesion_is_denied_and_no_complete_response_given():
+    gone = [target(0, 50), target(56, 0), target(112, 0)]
+    first, last = respond(gone, unsearched_days=[56]).visits
+    assert (first.new_lesion, first.target, first.recist, first.irecist) == ("not evaluated", "CR", "NE", "NE")
+    assert (last.new_lesion, last.recist, last.irecist) == ("no", "CR", "iCR")
+    for text in (first.rule, first.irecist_rule):
+        assert text.endswith("; new lesions were not looked for")
+    narrative = respond(gone[:2], unsearched_days=[56]).narrative
+    assert "New lesions were not looked for. Overall RECIST 1.1: NE. iRECIST: NE." in narrative
+    assert "looked for" not in respond(gone).narrative
+    for size, letters in ((30, ("PR", "iPR")), (50, ("SD", "iSD")), (70, ("PD", "iUPD"))):
+        visit = respond([target(0, 50), target(56, size)], unsearched_days=[56]).visits[0]
+        assert (visit.recist, visit.irecist, visit.new_lesion) == (*letters, "not evaluated")
+        assert "new lesions were not looked for" in visit.rule
+        assert "new lesions were not looked for" in visit.irecist_rule
+
+
+def test_a_new_lesion_that_is_known_stays_one_without_a_search():
+    items = [target(0, 50), target(56, 50), target(112, 50), new(56, "L1", "liver"), new(112, "L1", "liver")]
+    assert [visit.new_lesion for visit in respond(items, unsearched_days=[112]).visits] == ["yes", "yes"]
+
+
+def test_a_sum_of_zero_without_a_search_is_still_the_nadir():
+    visits = respond([target(0, 50), target(56, 0), target(112, 20)], unsearched_days=[56]).visits
+    assert [visit.nadir_mm for visit in visits] == [50.0, 0.0]
+    assert (visits[1].recist, visits[1].irecist) == ("PD", "iUPD")
+
+
+def test_an_unconfirmed_progression_is_not_undone_by_a_complete_response_without_a_search():
+    items = [target(0, 50), target(56, 70), target(112, 0), target(168, 0)]
+    letters = [visit.irecist for visit in respond(items, unsearched_days=[112]).visits]
+    assert letters == ["iUPD", "NE", "iCR"]
+
+
+def test_patterns_of_new_lesions_are_not_denied_without_a_search():
+    items = [target(0, 50), target(42, 63)]
+    assert answers(respond(items))["matos2020"] == "no"
+    assert answers(respond(items, unsearched_days=[42]))["matos2020"] == "not assessable"
+    stable = [target(0, 50), target(42, 50)]
+
+    def mixed(**more):
+        return {item.id: item.answer for item in respond(stable, **more).dissociated}["zhou2020"]
+
+    assert (mixed(), mixed(unsearched_days=[42])) == ("no", "not assessable")
+
+
+def test_a_scan_without_any_measurement_is_a_visit():
+    settings = ResponseSettings(best=BestResponseSettings(missing_as_ne=True))
+    response = respond([], visit_days=(-30, 0, 56, 112), unsearched_days=[112], settings=settings)
+    assert [(visit.day, visit.recist, visit.irecist, visit.new_lesion) for visit in response.visits] == [
+        (56, "NE", "NE", "no"),
+        (112, "NE", "NE", "not evaluated"),
+    ]
+    assert (response.best_recist, response.best_recist_confirmed, response.best_irecist) == ("NE", "NE", "NE")
+    assert {item.answer for item in (*response.hyperprogression, *response.dissociated)} == {"not assessable"}
+    assert response.pseudoprogression.answer == "not assessable"
 
 
 def test_contradicting_measurements_are_refused_together():
