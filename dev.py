@@ -32,7 +32,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def installed_stamp(extra: str) -> Path:
-    """The file that says this extra of this pyproject.toml is installed, so that a second run starts at once."""
+    """Return the file that says this extra of this pyproject.toml is installed, so that a second run starts at once."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()[:16]
     return ENVIRONMENT / f"installed-{extra}-{digest}"
 

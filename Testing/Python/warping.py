@@ -30,7 +30,9 @@ class KnownChange:
         rng = np.random.default_rng(seed)
         corners = np.array(
             [
-                image.TransformIndexToPhysicalPoint([int(c * (n - 1)) for c, n in zip(corner, image.GetSize(), strict=True)])
+                image.TransformIndexToPhysicalPoint(
+                    [int(c * (n - 1)) for c, n in zip(corner, image.GetSize(), strict=True)]
+                )
                 for corner in np.ndindex(2, 2, 2)
             ]
         )
