@@ -57,6 +57,7 @@ from .images import (
 )
 from .inputs import Inputs, read_inputs
 from .lesions.lung_change import lung_change
+from .lesions.names import is_organ
 from .progress import Progress, part, silent
 from .readings import measurements_of
 from .serialise import from_json, to_json
@@ -265,7 +266,9 @@ class _Run:
     def _align(self) -> None:
         timepoints, baseline = self.study.timepoints, self.study.baseline
         self.anatomies: dict[str, sitk.Image] = {}
-        anatomy_keys = {item.name: self._key("anatomy", self._hashes_of(item)) for item in timepoints}
+        # A lesion that has an organ's name would else be taken for the organ, and the lungs guide the alignment.
+        organ_like = sorted(item.segment for item in self.study.lesions if is_organ(item.segment))
+        anatomy_keys = {item.name: self._key("anatomy", self._hashes_of(item), organ_like) for item in timepoints}
 
         def anatomy(progress: Progress) -> bool:
             all_reused = True
@@ -285,7 +288,9 @@ class _Run:
         self._stage("anatomy", fingerprint(anatomy_keys), anatomy)
         followups = [timepoint for timepoint in timepoints if timepoint is not baseline]
         keys = {
-            item.name: self._key("align", self._hashes_of(baseline), self._hashes_of(item), self.settings.engine)
+            item.name: self._key(
+                "align", self._hashes_of(baseline), self._hashes_of(item), organ_like, self.settings.engine
+            )
             for item in followups
         }
 
@@ -308,7 +313,12 @@ class _Run:
     def _make_anatomy(self, timepoint: Timepoint, progress: Progress, folder: Path) -> None:
         progress(0.0, f"body and lungs of {timepoint.name}")
         given = self.inputs.segmentations.get(timepoint.name)
-        result = lesions.segment_anatomy(self.inputs.volumes[timepoint.name], given, progress=progress)
+        result = lesions.segment_anatomy(
+            self.inputs.volumes[timepoint.name],
+            given,
+            lesion_segments={item.segment for item in self.study.lesions},
+            progress=progress,
+        )
         write_volume(result.image, folder / "anatomy.nrrd")
         write_json(folder / "warnings.json", list(result.warnings))
 
@@ -476,6 +486,7 @@ class _Run:
             results.append(
                 response.respond(
                     measurements_of(self.study, self.lesions),
+                    settings=response.ResponseSettings(best=response.BestResponseSettings(missing_as_ne=True)),
                     timepoint_names={self.study.day(item): item.name for item in self.study.timepoints},
                     treatment_start_day=(start - self.study.baseline.date).days if start else None,
                     volumes_ml={
@@ -487,12 +498,26 @@ class _Run:
                     ecog={0: ecog} if (ecog := self.study.clinical.ecog) is not None else None,
                     symptoms_worse=self._symptoms(),
                     baseline_date=self.study.baseline.date,
+                    visit_days=tuple(self._days.values()),
+                    unsearched_days=[
+                        self.study.day(item) for item in self.study.timepoints if not self._searched(item)
+                    ],
                 )
             )
             return False
 
         self._stage("respond", self._key("respond", to_json(self.lesions)), respond)
         return results[0]
+
+    def _searched(self, timepoint: Timepoint) -> bool:
+        """Whether a reader looked for lesions at a time point, and those found can be compared with the baseline's."""
+        if timepoint.no_visible_lesions:
+            return True
+        if timepoint is not self.study.baseline and timepoint.name not in self.transforms:
+            return False
+        # A segmentation without any lesion is one of organs.
+        seen = (lesion.at(timepoint.name) for lesion in self.lesions)
+        return timepoint.segmentation is not None and any(item and item.status != "not evaluated" for item in seen)
 
     def _symptoms(self) -> dict[int, bool] | None:
         """Symptoms are known once, for the last scan."""
@@ -526,7 +551,9 @@ class _Run:
         for item in self.study.timepoints:
             volume = self.inputs.volumes[item.name]
             seen = {
-                seen.source for lesion in self.lesions for seen in lesion.observations if seen.timepoint == item.name
+                found.source
+                for lesion in self.lesions
+                if (found := lesion.at(item.name)) is not None and found.status != "not evaluated"
             }
             drawn = item.segmentation is not None or item.no_visible_lesions
             records.append(

@@ -104,7 +104,7 @@ def alignment_doubts(case: Case, timepoint: str) -> Iterator[Doubt]:
         why = f" ({'; '.join(record.quality.reasons)})" if record.quality.reasons else ""
         yield Doubt("caution", f"the alignment of {timepoint} is {record.quality.verdict}{why}")
         propagated = any(
-            observation is not None and observation.source == "propagated"
+            observation is not None and observation.source == "propagated" and observation.status != "not evaluated"
             for observation in (lesion.at(timepoint) for lesion in case.lesions)
         )
         if record.quality.verdict == "failed" and propagated:

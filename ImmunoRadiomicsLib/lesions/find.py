@@ -212,6 +212,9 @@ def _measured(
         proposals: list[OrganProposal] = []
         for visit in visits:
             sighting = track.at(visit.timepoint.name)
+            # Only lesions of the baseline were carried over: of any other nobody knows.
+            if visit.source == "propagated" and sighting.status == "absent" and not track.at(baseline).segments:
+                sighting = Sighting(sighting.timepoint, "not evaluated", "not evaluated")
             if sighting.status != "measured":
                 observations.append(_without_measurement(sighting, visit, observations))
                 continue
@@ -305,11 +308,12 @@ def _without_measurement(sighting: Sighting, visit: _Visit, earlier: Sequence[Le
     if sighting.event == "vanished":
         notes += [check for name, check in visit.checks.items() if name in known]
     size = 0.0 if sighting.status == "absent" else None
+    given = visit.readable or visit.timepoint.segmentation is not None
     return LesionObservation(
         timepoint=sighting.timepoint,
         status=sighting.status,
         event=sighting.event,
-        source=visit.source,
+        source=visit.source if given else "propagated",
         merged_into=sighting.merged_into,
         confidence=sighting.confidence,
         check="; ".join(notes) or None,

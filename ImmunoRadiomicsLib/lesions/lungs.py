@@ -8,7 +8,7 @@ trachea and of the room has that of gas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,13 @@ class AnatomyResult:
     warnings: tuple[str, ...] = ()
 
 
-def segment_anatomy(ct: sitk.Image, given: Segmentation | None = None, *, progress: Progress = silent) -> AnatomyResult:
+def segment_anatomy(
+    ct: sitk.Image,
+    given: Segmentation | None = None,
+    *,
+    lesion_segments: Collection[str] = (),
+    progress: Progress = silent,
+) -> AnatomyResult:
     """Find body, lungs and airways.
 
     The lungs hold their vessels and the tumours that they enclose or that lie in their surface; the trachea and the main
@@ -69,6 +75,8 @@ def segment_anatomy(ct: sitk.Image, given: Segmentation | None = None, *, progre
     given
         A segmentation on the same grid. Segments that are lungs or lobes by their name (`left lung`, TotalSegmentator's
         `lung_upper_lobe_left`, ...) are used as they are, instead of what would be found here; so is an airway segment.
+    lesion_segments
+        Names of segments in it that are lesions, whatever their names say.
     """
     view = _Canonical.of(ct)
     values = view.forward(sitk.GetArrayViewFromImage(ct))
@@ -84,7 +92,7 @@ def segment_anatomy(ct: sitk.Image, given: Segmentation | None = None, *, progre
         progress(0.6 + 0.35 * stop / values.shape[0], f"Anatomy: slices {start} to {stop}")
     labels = view.back(full)
     confidence, warnings = found.confidence, list(found.warnings)
-    if given is not None and _use_given(labels, given, lateral_axis(ct)):
+    if given is not None and _use_given(labels, given, lesion_segments, lateral_axis(ct)):
         confidence, warnings = 1.0, ["The lungs are those of the given segmentation."]
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
     image.CopyInformation(ct)
@@ -502,9 +510,12 @@ def _refine(values: np.ndarray, found: _Found, factors: tuple[int, ...], full: n
         yield start, stop
 
 
-def _use_given(labels: np.ndarray, given: Segmentation, lateral: tuple[int, int]) -> bool:
+def _use_given(
+    labels: np.ndarray, given: Segmentation, lesion_segments: Collection[str], lateral: tuple[int, int]
+) -> bool:
     """Put the lungs and airways of a given segmentation in the place of those found; say whether it has lungs."""
-    parts = [(segment.name, lung_part(segment.name)) for segment in given.segments]
+    organs = [segment.name for segment in given.segments if segment.name not in lesion_segments]
+    parts = [(name, lung_part(name)) for name in organs]
     lungs = [(name, part) for name, part in parts if part is not None]
     if not any(given.array(name).any() for name, _ in lungs):
         return False
@@ -517,9 +528,9 @@ def _use_given(labels: np.ndarray, given: Segmentation, lateral: tuple[int, int]
             labels[mask] = _sides_of(mask, sides, lateral)[mask]
         else:
             labels[mask] = Anatomy.LEFT_LUNG if part == "left lung" else Anatomy.RIGHT_LUNG
-    for segment in given.segments:
-        if is_airway(segment.name):
-            labels[given.array(segment.name)] = Anatomy.AIRWAYS
+    for name in organs:
+        if is_airway(name):
+            labels[given.array(name)] = Anatomy.AIRWAYS
     return True
 
 

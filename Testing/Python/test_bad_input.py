@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib import pipeline
+from ImmunoRadiomicsLib.analysis import Lesion, LesionObservation
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.inputs import read_inputs
@@ -194,3 +195,37 @@ def test_one_scan_under_two_dates_is_said(folder: Path) -> None:
     assert said() == ["followup-1 is the same CT as baseline: check the paths in study.yaml."]
     replace_image("ct2.nrrd", lambda volume: volume + 1)(folder)
     assert said() == []
+
+
+def seen(timepoint: str, status: str, size: float | None) -> LesionObservation:
+    return LesionObservation(timepoint, status, "present", long_axis_mm=size, short_axis_mm=size, volume_ml=size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "aligned", "status", "size", "expected"),
+    [
+        (None, True, "measured", 10.0, ("no", "PR", "iPR")),
+        (None, True, "absent", 0.0, ("no", "CR", "iCR")),
+        (", segmentation: seg2.nrrd", True, "absent", 0.0, ("not evaluated", "NE", "NE")),
+        (", segmentation: seg2.nrrd", True, "measured", 10.0, ("not evaluated", "PR", "iPR")),
+        (None, False, "not evaluated", None, ("not evaluated", "NE", "NE")),
+    ],
+)
+def test_new_lesions_are_denied_only_where_a_reader_looked(
+    folder: Path, change: str | None, aligned: bool, status: str, size: float | None, expected: tuple[str, str, str]
+) -> None:
+    if change:
+        edit(change, "")(folder)
+    run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+    observations = (seen("baseline", "measured", 30.0), seen("followup-1", status, size))
+    run.lesions = (Lesion("L1", "lung", "given", "target", "", False, observations),)
+    run.transforms = {"followup-1": sitk.Transform()} if aligned else {}
+    (visit,) = run._respond().visits
+    assert (visit.new_lesion, visit.recist, visit.irecist) == expected
+
+
+def test_a_follow_up_without_any_lesion_is_a_visit_that_is_not_evaluable(folder: Path) -> None:
+    run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+    found = run._respond()
+    assert [(item.timepoint, item.recist, item.irecist) for item in found.visits] == [("followup-1", "NE", "NE")]
+    assert (found.best_recist, found.best_recist_confirmed, found.best_irecist) == ("NE", "NE", "NE")

@@ -111,6 +111,9 @@ def test_carried_contours_and_withheld_lung_change():
     assert {o.status for lesion in nothing.lesions for o in lesion.observations if o.timepoint == name} == {
         "not evaluated"
     }
+    assert {o.source for lesion in nothing.lesions for o in lesion.observations if o.timepoint == name} == {
+        "propagated"
+    }
     withheld = lung_change(
         volumes["baseline"], anatomies["baseline"], volumes[name], anatomies[name], None, "failed", timepoint=name
     )

@@ -207,9 +207,23 @@ def test_a_given_segmentation_wins():
     assert np.array_equal(labels == Anatomy.RIGHT_LUNG, right)
     assert found.confidence == 1.0
     both = segmentation_from_arrays([("lungs", left | right)], ct)
-    labels = sitk.GetArrayViewFromImage(segment_anatomy(ct, both).image)
+    labels = sitk.GetArrayFromImage(segment_anatomy(ct, both).image)
     assert dice(labels == Anatomy.LEFT_LUNG, left) > 0.98
     assert np.array_equal(np.isin(labels, LUNG_LABELS), left | right)
+
+
+def test_a_lesion_that_is_named_like_an_organ_is_none():
+    values, truth = chest()
+    ct = as_ct(values)
+    tumour = np.roll(truth == Anatomy.LEFT_LUNG, 30, axis=1)
+    drawn = segmentation_from_arrays([("left lung", tumour), ("trachea", np.roll(tumour, 5, axis=0))], ct)
+    names = {"left lung", "trachea"}
+    alone = segment_anatomy(ct)
+    found = segment_anatomy(ct, drawn, lesion_segments=names)
+    assert np.array_equal(sitk.GetArrayViewFromImage(found.image), sitk.GetArrayViewFromImage(alone.image))
+    assert found.confidence == alone.confidence
+    taken = sitk.GetArrayFromImage(segment_anatomy(ct, drawn).image)
+    assert not np.array_equal(taken, sitk.GetArrayViewFromImage(alone.image))
 
 
 def test_densities_of_known_lungs():
