@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,24 @@ def test_carried_contours_and_withheld_lung_change():
         timepoint=name,
     )
     assert quiet[0].assessable
+
+
+def test_a_lesion_that_was_not_carried_over_is_not_called_gone():
+    patient, study, volumes, drawn, anatomies, transforms = load(2)
+    known, before, after = "baseline", "earlier", patient.timepoints[-1].plan.name
+    segments = [(item.name, drawn[known].array(item.name)) for item in drawn[known].segments]
+    base = replace(study.baseline, date=study.baseline.date + datetime.timedelta(days=1), name=before)
+    last = next(item for item in study.timepoints if item.name == after)
+    study = replace(study, timepoints=(study.baseline, base, last), lesions=())
+    drawn = {known: segmentation_from_arrays(segments[:1], volumes[known]), before: drawn[known], after: None}
+    volumes |= {before: volumes[known]}
+    anatomies |= {before: anatomies[known]}
+    transforms = {before: sitk.Transform(3, sitk.sitkIdentity), after: transforms[after]}
+    found = find(study, volumes, drawn, anatomies, transforms)
+    new = [lesion for lesion in found.lesions if not lesion.at(known).segments]
+    assert len(new) == len(segments) - 1 > 0
+    assert {(lesion.at(before).event, lesion.at(after).status) for lesion in new} == {("new", "not evaluated")}
+    assert {lesion.at(after).long_axis_mm for lesion in new} == {None}
 
 
 def lung_lesions(*fates: LesionPlan, breathing_mm: float = -20.0, ground_glass_ml: float = 0.0) -> Scenario:
