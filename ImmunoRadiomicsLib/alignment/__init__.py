@@ -1,7 +1,7 @@
 """Baseline and follow-up brought onto each other: engines behind one function, and the quality of the result."""
 
+from ..transforms import invert_points, transform_points
 from .engine import ENGINES, Alignment, align, write_transforms
-from .fields import invert_points, transform_points
 from .resampling import read_transform, resample, resample_mask, write_transform
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Displacement fields as ITK transforms, their inverses, and points carried through transforms."""
+"""Displacement fields as ITK transforms, and their inverses."""
 
 from __future__ import annotations
 
@@ -64,50 +64,6 @@ def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTran
     for axis in range(3):
         vectors[..., axis] = field[2 - axis] * grid.spacing[axis]
     return sitk.DisplacementFieldTransform(grid.image(vectors))
-
-
-def transform_points(points: np.ndarray, transform: sitk.Transform) -> np.ndarray:
-    """Carry LPS points in mm, shape (n, 3) or (3,), through a transform; the shape is kept."""
-    array = np.asarray(points, dtype=float)
-    flat = array.reshape(-1, 3)
-    moved = [transform.TransformPoint(point) for point in flat.tolist()]
-    return np.asarray(moved, dtype=float).reshape(array.shape)
-
-
-def invert_points(
-    points: np.ndarray, transform: sitk.Transform, guess: sitk.Transform | None = None, *, tolerance_mm: float = 1e-5
-) -> np.ndarray:
-    """Find the LPS points (n, 3) that a transform carries to ``points``, to ``tolerance_mm``.
-
-    A stored inverse field is exact only at its nodes; this solves for each point (Newton steps with a numerical Jacobian, halved
-    while they do not improve). ``guess`` is a first estimate of the inverse, by default the points themselves.
-    """
-    target = np.asarray(points, dtype=float)
-    flat = target.reshape(-1, 3)
-    current = transform_points(flat, guess) if guess is not None else flat.copy()
-    error = transform_points(current, transform) - flat
-    delta = 0.01
-    for _ in range(60):
-        open_ = np.flatnonzero(np.linalg.norm(error, axis=1) > tolerance_mm)
-        if not open_.size:
-            break
-        here = current[open_]
-        columns = [
-            (transform_points(here + step, transform) - transform_points(here - step, transform)) / (2.0 * delta)
-            for step in delta * np.eye(3)
-        ]
-        step = np.linalg.solve(np.stack(columns, axis=2), error[open_][:, :, None])[:, :, 0]
-        factor = np.ones(open_.size)
-        for _ in range(6):
-            trial = here - factor[:, None] * step
-            trial_error = transform_points(trial, transform) - flat[open_]
-            worse = np.linalg.norm(trial_error, axis=1) >= np.linalg.norm(error[open_], axis=1)
-            if not worse.any():
-                break
-            factor[worse] *= 0.5
-        current[open_] = trial
-        error[open_] = trial_error
-    return current.reshape(target.shape)
 
 
 def sample_transform(transform: sitk.Transform, grid: Grid) -> np.ndarray:

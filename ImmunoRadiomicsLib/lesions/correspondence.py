@@ -22,12 +22,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from ..analysis import LesionEvent, LesionStatus
+from ..transforms import invert_points, transform_points
 from .geometry import (
     Crop,
     index_to_world,
-    inverse_points,
     shape_of,
-    transform_points,
     voxel_volume_ml,
     world_to_index,
 )
@@ -145,7 +144,7 @@ def contour(name: str, mask: Crop, ct: sitk.Image, transform: sitk.Transform | N
     # A fixed shuffle, because a stride that shares a factor with the row length would leave out whole planes.
     order = np.random.default_rng(0).permutation(len(indices))[:_SAMPLES]
     return Contour(
-        name, inverse_points(index_to_world(indices[np.sort(order)], ct), transform), len(indices) * voxel_volume_ml(ct)
+        name, invert_points(index_to_world(indices[np.sort(order)], ct), transform), len(indices) * voxel_volume_ml(ct)
     )
 
 

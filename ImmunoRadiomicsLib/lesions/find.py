@@ -13,13 +13,13 @@ from ..analysis import Lesion, LesionObservation, LungMeasures, Point
 from ..images import LUNG_LABELS, RegionMask, Segmentation, segmentation_from_arrays
 from ..progress import Progress, part, silent
 from ..study import LesionSpec, Study, Timepoint
+from ..transforms import invert_points
 from .correspondence import Contour, LinkEdit, Scan, Sighting, Track, contour, follow
 from .geometry import (
     Crop,
     axial_axis,
     crop_of,
     dilate,
-    inverse_points,
     margin_voxels,
     padded_box,
     shape_of,
@@ -266,7 +266,7 @@ def _observation(
         [item for piece in pieces if (item := measure(piece, visit.ct)) is not None] if len(pieces) > 1 else [total]
     )
     largest: Measurement = max(fragments, key=lambda item: item.long_axis_mm)
-    reference = inverse_points(np.array([total.centroid_lps_mm]), visit.transform)[0]
+    reference = invert_points(np.array([total.centroid_lps_mm]), visit.transform)[0]
     place: Point = (float(reference[0]), float(reference[1]), float(reference[2]))
     quality = None
     if local_alignment is not None and visit.transform is not None:

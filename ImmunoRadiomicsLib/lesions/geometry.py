@@ -123,53 +123,6 @@ def lateral_axis(image: sitk.Image) -> tuple[int, int]:
     return 2 - column, 1 if direction[0, column] > 0 else -1
 
 
-def transform_points(points: np.ndarray, transform: sitk.Transform | None) -> np.ndarray:
-    """Carry (n, 3) LPS positions through a transform; None is the identity."""
-    if transform is None:
-        return np.array(points, dtype=float)
-    through = transform.TransformPoint
-    return np.array([through(point) for point in np.asarray(points, dtype=float).tolist()]).reshape(-1, 3)
-
-
-def inverse_points(
-    points: np.ndarray, transform: sitk.Transform | None, *, iterations: int = 30, tolerance_mm: float = 0.05
-) -> np.ndarray:
-    """Find the positions that a transform carries to the given ones, by a fixed-point iteration.
-
-    The step is taken through the inverse of the affine map that fits the transform best around the points, so that
-    rotations and scalings do not keep it from converging. Points that have not converged stay at their best position,
-    which for a folded field is the honest answer.
-    """
-    target = np.asarray(points, dtype=float).reshape(-1, 3)
-    if transform is None or not len(target):
-        return target.copy()
-    low, high = target.min(axis=0) - 40.0, target.max(axis=0) + 40.0
-    lattice = np.stack(np.meshgrid(*(np.linspace(a, b, 4) for a, b in zip(low, high, strict=True))), axis=-1)
-    source = lattice.reshape(-1, 3)
-    homogeneous = np.column_stack([source, np.ones(len(source))])
-    solution, *_ = np.linalg.lstsq(homogeneous, transform_points(source, transform), rcond=None)
-    linear = solution[:3].T
-    if np.linalg.det(linear) < 0.1:
-        linear = np.eye(3)
-        solution = np.vstack([linear, np.zeros(3)])
-    step = np.linalg.inv(linear)
-    position = (target - solution[3]) @ step.T
-    best, best_error = position.copy(), np.full(len(target), np.inf)
-    active = np.arange(len(target))
-    for _ in range(iterations):
-        residual = target[active] - transform_points(position[active], transform)
-        error = np.linalg.norm(residual, axis=1)
-        better = error < best_error[active]
-        best[active[better]] = position[active[better]]
-        best_error[active[better]] = error[better]
-        moving = error > tolerance_mm
-        if not moving.any():
-            break
-        position[active[moving]] += 0.9 * residual[moving] @ step.T
-        active = active[moving]
-    return best
-
-
 def distance_to(mask: np.ndarray, spacing_zyx: tuple[float, ...]) -> np.ndarray:
     """Return, for every voxel, the Euclidean distance in mm to the nearest set voxel's centre."""
     return ndimage.distance_transform_edt(~mask, sampling=spacing_zyx)

@@ -18,18 +18,17 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
 from ..progress import Progress, silent
+from ..transforms import invert_points, transform_points
 from .geometry import (
     Box,
     Crop,
     crop_of,
     distance_to,
     index_to_world,
-    inverse_points,
     margin_voxels,
     padded_box,
     shape_of,
     spacing_of,
-    transform_points,
     voxel_volume_ml,
     world_to_index,
 )
@@ -217,7 +216,7 @@ class _Fit:
             coarse_axes.append(np.linspace(nodes[axis].min(), nodes[axis].max(), count))
         lattice = np.stack(np.meshgrid(*coarse_axes, indexing="ij"))
         flat = lattice.reshape(3, -1).T + start
-        back = inverse_points(index_to_world(flat, self.followup_ct), transform)
+        back = invert_points(index_to_world(flat, self.followup_ct), transform)
         # The baseline index is smooth in the follow-up index, so interpolating it between lattice points is enough.
         source = world_to_index(back, ct).T.reshape(lattice.shape)
         scale = [

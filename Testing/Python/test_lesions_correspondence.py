@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib.lesions.correspondence import Contour, LinkEdit, Scan, contour, follow
-from ImmunoRadiomicsLib.lesions.geometry import crop_of, inverse_points, transform_points
+from ImmunoRadiomicsLib.lesions.geometry import crop_of
+from ImmunoRadiomicsLib.transforms import invert_points, transform_points
 
 TIMEPOINTS = ("baseline", "followup-1", "followup-2")
 
@@ -286,7 +287,7 @@ def test_contours_are_carried_to_the_reference(direction):
         [turn, sitk.DisplacementFieldTransform(sitk.Cast(warp, sitk.sitkVectorFloat64))]
     )
     points = np.random.default_rng(3).uniform(-50.0, 50.0, (200, 3))
-    back = inverse_points(transform_points(points, transform), transform)
+    back = invert_points(transform_points(points, transform), transform)
     assert np.abs(back - points).max() < 0.1
     ct = sitk.Image(40, 44, 48, sitk.sitkInt16)
     ct.SetDirection(direction.ravel().tolist())
