@@ -7,18 +7,25 @@ charts are filled from the Analysis.
 from .appearance import Course, lesion_course
 from .bundle import arrange_views, write_scene
 from .mrml import new_scene
-from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes
-from .populate import SceneNodes, populate_scene
+from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes, study_steps
+from .populate import SceneNodes, populate_scene, populate_steps
+from .steps import Steps, run_steps
+from .transforms import write_transform_node
 
 __all__ = [
     "ChosenTimepoint",
     "Course",
     "SceneNodes",
+    "Steps",
     "WrittenStudy",
     "arrange_views",
     "lesion_course",
     "new_scene",
     "populate_scene",
+    "populate_steps",
+    "run_steps",
     "study_from_nodes",
+    "study_steps",
     "write_scene",
+    "write_transform_node",
 ]

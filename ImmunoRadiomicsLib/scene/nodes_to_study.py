@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..images import segmentation_from_arrays, write_segmentation, write_volume
 from ..progress import Progress, part, silent
-from ..study import Clinical, LesionSpec, Study, Timepoint, Treatment, save_study
+from ..study import Acquisition, Clinical, LesionLink, LesionSpec, Study, Timepoint, Treatment, save_study
 from .mrml import (
     BINARY_LABELMAP,
     LPS_TO_RAS,
@@ -29,9 +29,14 @@ from .mrml import (
     volume_grid,
     world_matrix,
 )
+from .steps import Steps, run_steps
+from .transforms import transform_steps, volume_bounds
 
 # Two axes are perpendicular, and of length one, within this: what single precision in a file header leaves.
 _AXES_TOLERANCE = 1e-4
+# Voxels are the same if their centres are at most this share of a voxel apart.
+_SAME_VOXEL = 1e-3
+_BYTES_PER_STEP = 32_000_000
 
 _REMEDY = (
     "Harden it on a copy (Transforms module), or take the node out of the transform to have it used as it was acquired."
@@ -40,7 +45,10 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class ChosenTimepoint:
-    """One imaging date in nodes: a vtkMRMLScalarVolumeNode, a vtkMRMLSegmentationNode and a PET volume node, the latter two optional."""
+    """One imaging date in nodes: a vtkMRMLScalarVolumeNode; optional are a segmentation node, a PET volume node and a transform node.
+
+    ``transform`` lays the time point on the baseline in place of an alignment; ``start_transform`` is where the alignment starts.
+    """
 
     name: str
     date: datetime.date
@@ -48,6 +56,9 @@ class ChosenTimepoint:
     segmentation: Any = None
     pet: Any = None
     no_visible_lesions: bool = False
+    transform: Any = None
+    start_transform: Any = None
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +85,16 @@ def study_from_nodes(
     treatment: Treatment | None = None,
     clinical: Clinical | None = None,
     lesions: Sequence[LesionSpec] = (),
+    links: Sequence[LesionLink] = (),
     transformed: Literal["refuse", "harden"] = "refuse",
     progress: Progress = silent,
 ) -> WrittenStudy:
-    """Write nodes as a study folder: ``study.yaml``, one NRRD per volume, one ``.seg.nrrd`` per segmentation on the grid of its volume.
+    """Write nodes as a study folder: ``study.yaml``, one NRRD per volume, one ``.seg.nrrd`` per segmentation on the grid of its volume,
+    one ITK file per transform.
 
     The nodes are not changed. Values and geometry are kept to the last bit. A segmentation that has another grid than its volume
-    is resampled to it with nearest neighbour; one that is only a surface is filled.
+    is resampled to it with nearest neighbour; one that is only a surface is filled. How transforms are written says
+    ``write_transform_node``.
 
     Parameters
     ----------
@@ -98,6 +112,36 @@ def study_from_nodes(
     MissingDependencyError
         If there is no MRML.
     """
+    return run_steps(
+        study_steps(
+            folder,
+            patient,
+            timepoints,
+            tumour=tumour,
+            treatment=treatment,
+            clinical=clinical,
+            lesions=lesions,
+            links=links,
+            transformed=transformed,
+            progress=progress,
+        )
+    )
+
+
+def study_steps(
+    folder: Path,
+    patient: str,
+    timepoints: Sequence[ChosenTimepoint],
+    *,
+    tumour: str | None = None,
+    treatment: Treatment | None = None,
+    clinical: Clinical | None = None,
+    lesions: Sequence[LesionSpec] = (),
+    links: Sequence[LesionLink] = (),
+    transformed: Literal["refuse", "harden"] = "refuse",
+    progress: Progress = silent,
+) -> Steps[WrittenStudy]:
+    """Do the work of ``study_from_nodes`` in steps."""
     mrml = mrml_classes()
     register_converters(mrml)
     said = _Notes()
@@ -111,31 +155,73 @@ def study_from_nodes(
     if said.problems:
         raise InputError(said.problems)
     ordered = sorted(timepoints, key=lambda item: item.date)
+    bounds = volume_bounds(_baseline(ordered, treatment).volume)
     written = []
     for index, chosen in enumerate(ordered):
         step = part(progress, index / len(ordered), (index + 1) / len(ordered))
         step(0.0, f"Writing {chosen.name}")
         stem = f"timepoint{index}"
-        image = _image(chosen.volume, grids[id(chosen.volume)])
         ct = folder / f"{stem}.nrrd"
-        # The folder is read once and thrown away: packing would cost more than it saves.
-        write_volume(image, ct, compress=False)
-        segmentation = pet = None
+        yield from volume_steps(chosen.volume, ct, grids[id(chosen.volume)])
+        segmentation = pet = transform = start = None
         if chosen.segmentation is not None:
             step(0.6, f"Writing the segmentation of {chosen.name}")
             segmentation = folder / f"{stem}.seg.nrrd"
-            _write_segments(mrml, chosen, image, grids[id(chosen.volume)], segmentation)
+            yield from _segment_steps(mrml, chosen, grids[id(chosen.volume)], segmentation)
         if chosen.pet is not None:
             pet = folder / f"{stem}-pet.nrrd"
-            write_volume(_image(chosen.pet, grids[id(chosen.pet)]), pet, compress=False)
-        written.append(Timepoint(chosen.name, chosen.date, ct, segmentation, pet, chosen.no_visible_lesions))
+            yield from volume_steps(chosen.pet, pet, grids[id(chosen.pet)])
+        if chosen.transform is not None:
+            transform = folder / f"{stem}-transform.h5"
+            yield from transform_steps(chosen.transform, transform, bounds)
+        if chosen.start_transform is not None:
+            start = folder / f"{stem}-start.h5"
+            yield from transform_steps(chosen.start_transform, start, bounds)
+        written.append(
+            Timepoint(
+                chosen.name,
+                chosen.date,
+                ct,
+                segmentation,
+                pet,
+                chosen.no_visible_lesions,
+                transform,
+                start,
+                chosen.acquisition,
+            )
+        )
     study = Study(
-        patient, tuple(written), tumour, treatment or Treatment(), clinical or Clinical(), lesions=tuple(lesions)
+        patient,
+        tuple(written),
+        tumour,
+        treatment or Treatment(),
+        clinical or Clinical(),
+        lesions=tuple(lesions),
+        links=tuple(links),
     )
     path = folder / "study.yaml"
     save_study(study, path)
     progress(1.0, "Study written")
     return WrittenStudy(study, path, tuple(said.notes))
+
+
+def _baseline(timepoints: Sequence[ChosenTimepoint], treatment: Treatment | None) -> ChosenTimepoint:
+    named = {item.name: item for item in timepoints}
+    dates = tuple(Timepoint(item.name, item.date, Path()) for item in timepoints)
+    return named[Study("", dates, treatment=treatment or Treatment()).baseline.name]
+
+
+def volume_steps(node: Any, path: Path, grid: _Grid | None = None) -> Steps[None]:
+    """Write a volume node as a file where it lies without its transform, or on another grid of the same size."""
+    placed = grid or _Grid(*volume_grid(node))
+    source = volume_array(node)
+    values = np.empty_like(source)
+    # The copy is the writer's own: the node may be changed or removed while it is written.
+    for first in range(0, len(source), slab := max(1, _BYTES_PER_STEP // max(1, source[0].nbytes))):
+        values[first : first + slab] = source[first : first + slab]
+        yield None
+    # The file is read once and thrown away: packing would cost more than it saves.
+    yield lambda: write_volume(placed.image(values), path, compress=False)
 
 
 @dataclass(frozen=True)
@@ -145,6 +231,14 @@ class _Grid:
     origin: np.ndarray
     spacing: np.ndarray
     axes: np.ndarray
+
+    def image(self, values: np.ndarray) -> sitk.Image:
+        """Return voxels (z, y, x) as an image here."""
+        image = sitk.GetImageFromArray(values)
+        image.SetSpacing(self.spacing.tolist())
+        image.SetOrigin((LPS_TO_RAS @ self.origin).tolist())
+        image.SetDirection((LPS_TO_RAS @ self.axes).ravel().tolist())
+        return image
 
     @property
     def ijk_to_ras(self) -> np.ndarray:
@@ -222,46 +316,114 @@ def _check_segmentation(chosen: ChosenTimepoint, transformed: str, said: _Notes)
         said.notes.append(f"{place}; its copy was moved accordingly.")
 
 
-def _image(node: Any, grid: _Grid) -> sitk.Image:
-    image = sitk.GetImageFromArray(volume_array(node))
-    image.SetSpacing(grid.spacing.tolist())
-    image.SetOrigin((LPS_TO_RAS @ grid.origin).tolist())
-    image.SetDirection((LPS_TO_RAS @ grid.axes).ravel().tolist())
-    return image
+@dataclass(frozen=True)
+class _Drawn:
+    """One segment as it is described in its node, and the index of the layer that has its voxels."""
+
+    name: str
+    colour: tuple[float, float, float]
+    terminology: str
+    label: int
+    layer: int
 
 
-def _write_segments(mrml: SimpleNamespace, chosen: ChosenTimepoint, image: sitk.Image, grid: _Grid, path: Path) -> None:
+def _segment_steps(mrml: SimpleNamespace, chosen: ChosenTimepoint, grid: _Grid, path: Path) -> Steps[None]:
     """Write every segment on the grid of the volume."""
-    reference = oriented_image(mrml, image.GetSize(), grid.ijk_to_ras)
     node = chosen.segmentation
+    size = chosen.volume.GetImageData().GetDimensions()
+    reference = oriented_image(mrml, size, grid.ijk_to_ras)
+    segmentation = node.GetSegmentation()
+    if not segmentation.ContainsRepresentation(BINARY_LABELMAP):
+        segmentation = _filled(mrml, node, reference)
+        yield None
+    layers: dict[Any, tuple[int, np.ndarray, tuple[slice, ...]]] = {}
+    drawn = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+        if labelmap not in layers:  # segments that do not overlap share one labelmap
+            moved = None if transform_to_world(node) is not None else _on_lattice(labelmap, grid, size)
+            layers[labelmap] = (len(layers), *(moved or _resampled(mrml, node, labelmap, reference)))
+            yield None
+        drawn.append(
+            _Drawn(
+                segment.GetName(),
+                segment.GetColor(),
+                segment_terminology(segment),
+                segment.GetLabelValue(),
+                layers[labelmap][0],
+            )
+        )
+    voxels = [(values, box) for _, values, box in layers.values()]
+
+    def write() -> None:
+        whole = np.zeros(size[::-1], bool)
+
+        def mask(item: _Drawn) -> np.ndarray:
+            values, box = voxels[item.layer]
+            whole[:] = False
+            whole[box] = values == item.label
+            return whole
+
+        written = segmentation_from_arrays(
+            ((item.name, mask(item)) for item in drawn),
+            grid.image(np.zeros(size[::-1], np.uint8)),
+            colours={item.name: item.colour for item in drawn},
+            terminologies={item.name: item.terminology for item in drawn if item.terminology},
+        )
+        write_segmentation(written, path)
+
+    yield write
+
+
+def _filled(mrml: SimpleNamespace, node: Any, reference: Any) -> Any:
+    """Return a copy of the segments of a node, surfaces turned into voxels."""
     segmentation = mrml.vtkSegmentation()
     segmentation.DeepCopy(node.GetSegmentation())
-    if not segmentation.ContainsRepresentation(BINARY_LABELMAP):
-        converter = mrml.vtkSegmentationConverter
-        segmentation.SetConversionParameter(
-            converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(reference)
-        )
-        if not segmentation.CreateRepresentation(BINARY_LABELMAP):
-            raise InputError(
-                f"Segmentation '{node.GetName()}' cannot be turned into voxels. Choose another segmentation."
-            )
-    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
-    layers: dict[int, np.ndarray] = {}
-
-    def mask(segment: Any) -> np.ndarray:
-        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
-        if id(labelmap) not in layers:  # segments that do not overlap share one labelmap
-            moved = mrml.vtkOrientedImageData()
-            mrml.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
-                labelmap, reference, moved, False, False, transform_to_world(node)
-            )
-            layers[id(labelmap)] = image_array(moved)
-        return layers[id(labelmap)] == segment.GetLabelValue()
-
-    written = segmentation_from_arrays(
-        ((segment.GetName(), mask(segment)) for segment in segments),
-        image,
-        colours={segment.GetName(): segment.GetColor() for segment in segments},
-        terminologies={segment.GetName(): entry for segment in segments if (entry := segment_terminology(segment))},
+    converter = mrml.vtkSegmentationConverter
+    segmentation.SetConversionParameter(
+        converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(reference)
     )
-    write_segmentation(written, path)
+    if not segmentation.CreateRepresentation(BINARY_LABELMAP):
+        raise InputError(f"Segmentation '{node.GetName()}' cannot be turned into voxels. Choose another segmentation.")
+    return segmentation
+
+
+def _on_lattice(
+    labelmap: Any, grid: _Grid, size: tuple[int, int, int]
+) -> tuple[np.ndarray, tuple[slice, slice, slice]] | None:
+    """Return a copy of a labelmap's voxels and their box in the volume, None where its voxels are not those of the volume."""
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+    matrix = vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    own = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    extent = labelmap.GetExtent()
+    if extent[1] < extent[0] or extent[3] < extent[2] or extent[5] < extent[4]:
+        return np.zeros((0, 0, 0), np.uint8), (slice(0, 0),) * 3
+    shift = np.linalg.solve(grid.ijk_to_ras, own)
+    offset = np.rint(shift[:3, 3])
+    largest = max(np.abs(extent))
+    if not np.allclose(shift[:3, :3], np.eye(3), rtol=0, atol=_SAME_VOXEL / max(1, largest)):
+        return None
+    if not np.allclose(shift[:3, 3], offset, rtol=0, atol=_SAME_VOXEL):
+        return None
+    first = np.array(extent[::2]) + offset.astype(int)
+    last = np.array(extent[1::2]) + offset.astype(int)
+    low, high = np.maximum(first, 0), np.minimum(last, np.array(size) - 1)
+    if (high < low).any():
+        return np.zeros((0, 0, 0), np.uint8), (slice(0, 0),) * 3
+    values = image_array(labelmap)
+    inside = tuple(slice(a - o, b - o + 1) for a, b, o in zip(low[::-1], high[::-1], first[::-1], strict=True))
+    z, y, x = (slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
+    return values[inside].copy(), (z, y, x)
+
+
+def _resampled(
+    mrml: SimpleNamespace, node: Any, labelmap: Any, reference: Any
+) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    moved = mrml.vtkOrientedImageData()
+    mrml.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        labelmap, reference, moved, False, False, transform_to_world(node)
+    )
+    return image_array(moved).copy(), (slice(None),) * 3

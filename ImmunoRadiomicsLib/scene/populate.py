@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
+import SimpleITK as sitk
+
 from ..analysis import Analysis, Lesion
 from ..errors import InputError, StageError
-from ..images import read_segmentation, read_volume
+from ..images import Segmentation, read_segmentation, read_volume
 from ..progress import Progress, part, silent
 from ..study import Study
 from .appearance import (
@@ -29,11 +32,11 @@ from .mrml import (
     fill_table,
     fill_volume,
     grid_image,
-    interpolate_linearly,
-    linear_matrix,
     mrml_classes,
 )
+from .steps import Steps, run_steps
 from .tables import Column, flag_columns, lesion_columns, response_columns, size_columns
+from .transforms import fill_transform, read_transform_node, transform_class
 
 # A node's name becomes the name of its file, which MRML writes into its XML without masking an ampersand, and cuts at a
 # backslash: with either, a saved scene cannot be opened again.
@@ -99,16 +102,30 @@ def populate_scene(
     InputError
         If a volume of the study cannot be read.
     """
-    builder = _Builder(mrml_classes(), scene, analysis, study, folder)
-    scene.SaveStateForUndo()
     scene.StartState(scene.BatchProcessState)
     try:
-        return builder.build(dict(volumes or {}), progress)
+        return run_steps(populate_steps(scene, analysis, study, folder, volumes=volumes, progress=progress))
+    finally:
+        scene.EndState(scene.BatchProcessState)
+
+
+def populate_steps(
+    scene: Any,
+    analysis: Analysis,
+    study: Study,
+    folder: Path,
+    *,
+    volumes: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Steps[SceneNodes]:
+    """Do the work of ``populate_scene`` in steps."""
+    builder = _Builder(mrml_classes(), scene, analysis, study, folder)
+    scene.SaveStateForUndo()
+    try:
+        return (yield from builder.build(dict(volumes or {}), progress))
     except BaseException:
         builder.take_back()
         raise
-    finally:
-        scene.EndState(scene.BatchProcessState)
 
 
 class _Builder:
@@ -132,7 +149,7 @@ class _Builder:
             if node.GetAttribute(f"{_OWNER}.patient") == self.key:
                 self.stale[node.GetAttribute(f"{_OWNER}.part")] = node
 
-    def build(self, volumes: dict[str, Any], progress: Progress) -> SceneNodes:
+    def build(self, volumes: dict[str, Any], progress: Progress) -> Steps[SceneNodes]:
         self.check_files(volumes)
         # Volumes that an earlier call has made may be handed in again.
         self.stale = {key: node for key, node in self.stale.items() if node not in volumes.values()}
@@ -151,14 +168,19 @@ class _Builder:
                 if not self.ancestor(volumes[name], "Study"):
                     self.hierarchy.CreateItem(study_items[name], volumes[name])
             else:
-                volumes[name] = self.volume(study_items[name], name, timepoint.ct)
+                image = yield functools.partial(read_volume, timepoint.ct)
+                volumes[name] = self.volume(study_items[name], name, image)
             step(0.6, f"Scene: segmentation of {name}")
             if self.segmentation_path(name).exists():
-                segmentations[name] = self.segmentation(study_items[name], name, volumes[name])
+                drawn = yield self.reader(name, volumes[name])
+                segmentations[name] = self.segmentation(study_items[name], name, volumes[name], drawn)
+                yield None
             axes.update(self.axes(study_items[name], name))
             step(0.8, f"Scene: transform of {name}")
             if (path := self.transform_path(name)) is not None:
+                yield None
                 transforms[name] = self.transform(study_items[name], name, path)
+                yield None
         results = self.item(patient_item, "results", "folder", "Results")
         columns = {
             "flags": flag_columns(self.analysis),
@@ -277,9 +299,9 @@ class _Builder:
         if missing:
             raise StageError(f"The result is incomplete: {', '.join(missing)} is missing. Run the analysis again.")
 
-    def volume(self, item: int, timepoint: str, path: Path) -> Any:
+    def volume(self, item: int, timepoint: str, image: sitk.Image) -> Any:
         node = self.node("vtkMRMLScalarVolumeNode", f"ct/{timepoint}", f"{self.analysis.patient} {timepoint} CT", item)
-        fill_volume(node, read_volume(path))
+        fill_volume(node, image)
         node.SetAttribute("DICOM.Modality", "CT")
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
@@ -292,14 +314,21 @@ class _Builder:
         display.SetWindowLevel(*_WINDOWS[preset])
         return node
 
-    def segmentation(self, item: int, timepoint: str, volume: Any) -> Any:
+    def reader(self, timepoint: str, volume: Any) -> Callable[[], Segmentation]:
+        """Return what reads the segmentation of a time point on the grid of its volume, without MRML."""
+        path, grid = self.segmentation_path(timepoint), grid_image(volume)
+
+        def read() -> Segmentation:
+            try:
+                return read_segmentation(path, grid, may_be_empty=True)
+            except InputError as error:
+                raise StageError(f"{error} Run the analysis again.") from error
+
+        return read
+
+    def segmentation(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Any:
         name = f"{self.analysis.patient} {timepoint} lesions"
         node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
-        path = self.segmentation_path(timepoint)
-        try:
-            drawn = read_segmentation(path, grid_image(volume), may_be_empty=True)
-        except InputError as error:
-            raise StageError(f"{error} Run the analysis again.") from error
         fill_segmentation(self.mrml, node, drawn)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         node.CreateDefaultDisplayNodes()
@@ -329,22 +358,10 @@ class _Builder:
         return None
 
     def transform(self, item: int, timepoint: str, path: Path) -> Any:
-        source = self.mrml.vtkMRMLTransformNode()
-        storage = self.mrml.vtkMRMLTransformStorageNode()
-        storage.SetFileName(str(path))
-        if not storage.ReadData(source):
-            raise StageError(f"{path}: the transform cannot be read. Run the analysis again.")
+        source = read_transform_node(path)
         name = f"{self.analysis.patient} {timepoint} to {self.analysis.baseline}"
-        if source.IsLinear():
-            node = self.node("vtkMRMLLinearTransformNode", f"transform/{timepoint}", name, item)
-            node.SetMatrixTransformFromParent(linear_matrix(source))
-            return node
-        transform = source.GetTransformFromParent()
-        single = transform.IsA("vtkOrientedGridTransform")
-        class_name = "vtkMRMLGridTransformNode" if single else "vtkMRMLTransformNode"
-        interpolate_linearly(transform)
-        node = self.node(class_name, f"transform/{timepoint}", name, item)
-        node.SetAndObserveTransformFromParent(transform)
+        node = self.node(transform_class(source), f"transform/{timepoint}", name, item)
+        fill_transform(node, source)
         return node
 
     def axes(self, item: int, timepoint: str) -> dict[tuple[str, str, str], Any]:
