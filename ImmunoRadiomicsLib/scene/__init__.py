@@ -6,11 +6,11 @@ charts are filled from the Analysis.
 
 from .appearance import Course, lesion_course
 from .bundle import arrange_views, write_scene
-from .mrml import new_scene
-from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes, study_steps
+from .mrml import new_scene, owned_node
+from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes, study_steps, volume_steps
 from .populate import SceneNodes, populate_scene, populate_steps
 from .steps import Steps, run_steps
-from .transforms import write_transform_node
+from .transforms import alignment_steps, transform_steps, volume_bounds, write_transform_node
 
 __all__ = [
     "ChosenTimepoint",
@@ -18,14 +18,19 @@ __all__ = [
     "SceneNodes",
     "Steps",
     "WrittenStudy",
+    "alignment_steps",
     "arrange_views",
     "lesion_course",
     "new_scene",
+    "owned_node",
     "populate_scene",
     "populate_steps",
     "run_steps",
     "study_from_nodes",
     "study_steps",
+    "transform_steps",
+    "volume_bounds",
+    "volume_steps",
     "write_scene",
     "write_transform_node",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,6 +20,12 @@ from ..images import Segmentation
 from .tables import Column
 
 INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
+
+# The attributes that say whose node it is, and which, begin with this.
+OWNER = "ImmunoRadiomics"
+# A node's name becomes the name of its file, which MRML writes into its XML without masking an ampersand, and cuts at a
+# backslash: with either, a saved scene cannot be opened again.
+UNSAFE_IN_NODE_NAMES = {ord("&"): "+", ord("\\"): "|", **dict.fromkeys(range(32), " ")}
 
 BINARY_LABELMAP = "Binary labelmap"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -102,6 +109,24 @@ def new_scene() -> Any:
     scene.AddNode(mrml.vtkMRMLSelectionNode())
     mrml.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
     return scene
+
+
+def claim(node: Any, patient: str, part: str) -> None:
+    """Say of a node whose result it is and which part of that, for example `transform/followup-1`."""
+    node.SetAttribute(f"{OWNER}.patient", quote(patient, safe=""))
+    node.SetAttribute(f"{OWNER}.part", part)
+
+
+def owned_node(scene: Any, patient: str, part: str) -> Any:
+    """Return the node that is this part of a patient's result, None where there is none."""
+    for index in range(scene.GetNumberOfNodes()):
+        node = scene.GetNthNode(index)
+        if (
+            node.GetAttribute(f"{OWNER}.patient") == quote(patient, safe="")
+            and node.GetAttribute(f"{OWNER}.part") == part
+        ):
+            return node
+    return None
 
 
 def register_converters(mrml: SimpleNamespace) -> None:

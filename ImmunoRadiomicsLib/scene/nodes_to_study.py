@@ -89,10 +89,9 @@ def study_from_nodes(
     transformed: Literal["refuse", "harden"] = "refuse",
     progress: Progress = silent,
 ) -> WrittenStudy:
-    """Write nodes as a study folder: ``study.yaml``, one NRRD per volume, one ``.seg.nrrd`` per segmentation on the grid of its volume,
-    one ITK file per transform.
+    """Write nodes as a study folder: ``study.yaml``, one NRRD per volume, one ``.seg.nrrd`` per segmentation on the grid of its volume.
 
-    The nodes are not changed. Values and geometry are kept to the last bit. A segmentation that has another grid than its volume
+    Every transform becomes an ITK file. The nodes are not changed. Values and geometry are kept to the last bit. A segmentation that has another grid than its volume
     is resampled to it with nearest neighbour; one that is only a surface is filled. How transforms are written says
     ``write_transform_node``.
 

@@ -28,6 +28,9 @@ from .appearance import (
 )
 from .mrml import (
     LPS_TO_RAS,
+    OWNER,
+    UNSAFE_IN_NODE_NAMES,
+    claim,
     fill_segmentation,
     fill_table,
     fill_volume,
@@ -37,12 +40,6 @@ from .mrml import (
 from .steps import Steps, run_steps
 from .tables import Column, flag_columns, lesion_columns, response_columns, size_columns
 from .transforms import fill_transform, read_transform_node, transform_class
-
-# A node's name becomes the name of its file, which MRML writes into its XML without masking an ampersand, and cuts at a
-# backslash: with either, a saved scene cannot be opened again.
-_UNSAFE_IN_NODE_NAMES = {ord("&"): "+", ord("\\"): "|", **dict.fromkeys(range(32), " ")}
-
-_OWNER = "ImmunoRadiomics"
 
 # Window width and level in HU, as radiologists set them.
 _WINDOWS = {"lung": (1500.0, -600.0), "mediastinum": (400.0, 40.0)}
@@ -146,8 +143,8 @@ class _Builder:
         self.stale: dict[str, Any] = {}
         for index in range(scene.GetNumberOfNodes()):
             node = scene.GetNthNode(index)
-            if node.GetAttribute(f"{_OWNER}.patient") == self.key:
-                self.stale[node.GetAttribute(f"{_OWNER}.part")] = node
+            if node.GetAttribute(f"{OWNER}.patient") == self.key:
+                self.stale[node.GetAttribute(f"{OWNER}.part")] = node
 
     def build(self, volumes: dict[str, Any], progress: Progress) -> Steps[SceneNodes]:
         self.check_files(volumes)
@@ -204,9 +201,8 @@ class _Builder:
             self.remove(found)
             found = None
         if found is None:
-            found = self.scene.AddNewNodeByClass(class_name, name.translate(_UNSAFE_IN_NODE_NAMES))
-            found.SetAttribute(f"{_OWNER}.patient", self.key)
-            found.SetAttribute(f"{_OWNER}.part", key)
+            found = self.scene.AddNewNodeByClass(class_name, name.translate(UNSAFE_IN_NODE_NAMES))
+            claim(found, self.analysis.patient, key)
             self.added.append(found)
         self.hierarchy.CreateItem(item, found)
         return found
@@ -235,7 +231,7 @@ class _Builder:
 
     def item(self, parent: int, key: str, level: str, name: str) -> int:
         """Return the item of this patient with ``key``, a new one under ``parent`` where there is none."""
-        found = self.hierarchy.GetItemByUID(_OWNER, f"{self.key}/{key}")
+        found = self.hierarchy.GetItemByUID(OWNER, f"{self.key}/{key}")
         if not found:
             create = {
                 "patient": self.hierarchy.CreateSubjectItem,
@@ -243,7 +239,7 @@ class _Builder:
                 "folder": self.hierarchy.CreateFolderItem,
             }[level]
             found = create(parent, name)
-            self.hierarchy.SetItemUID(found, _OWNER, f"{self.key}/{key}")
+            self.hierarchy.SetItemUID(found, OWNER, f"{self.key}/{key}")
             self.added_items.append(int(found))
         self.items.add(int(found))
         return int(found)
@@ -253,7 +249,7 @@ class _Builder:
         below: list[int] = []
         self.hierarchy.GetItemChildren(patient, below, True)
         for item in reversed(below):
-            ours = self.hierarchy.GetItemUID(item, _OWNER).startswith(f"{self.key}/")
+            ours = self.hierarchy.GetItemUID(item, OWNER).startswith(f"{self.key}/")
             if ours and item not in self.items and self.hierarchy.GetNumberOfItemChildren(item) == 0:
                 self.hierarchy.RemoveItem(item, False, False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..alignment import write_transform
+from ..analysis import AlignmentRecord
 from ..errors import InputError, StageError
-from .mrml import LPS_TO_RAS, interpolate_linearly, linear_matrix, mrml_classes
+from .mrml import (
+    LPS_TO_RAS,
+    UNSAFE_IN_NODE_NAMES,
+    claim,
+    interpolate_linearly,
+    linear_matrix,
+    mrml_classes,
+    owned_node,
+)
 from .steps import Steps, run_steps
 
 # What is neither a matrix nor one grid is sampled: a little finer than the grids of the usual deformable registrations.
@@ -170,3 +180,28 @@ def volume_bounds(node: Any) -> tuple[float, ...]:
     bounds = [0.0] * 6
     node.GetRASBounds(bounds)
     return tuple(bounds)
+
+
+def alignment_steps(
+    scene: Any, patient: str, baseline: str, records: Sequence[AlignmentRecord], folder: Path
+) -> Steps[dict[str, Any]]:
+    """Put the transforms of alignments into a scene, as ``populate_scene`` does and where it will find them; return them by time point."""
+    nodes = {}
+    for record in records:
+        if record.transform_file is None:
+            continue
+        source = read_transform_node(folder / record.transform_file)
+        yield None
+        node = owned_node(scene, patient, f"transform/{record.timepoint}")
+        wanted = transform_class(source)
+        if node is not None and node.GetClassName() != wanted:
+            scene.RemoveNode(node)
+            node = None
+        if node is None:
+            name = f"{patient} {record.timepoint} to {baseline}".translate(UNSAFE_IN_NODE_NAMES)
+            node = scene.AddNewNodeByClass(wanted, name)
+            claim(node, patient, f"transform/{record.timepoint}")
+        fill_transform(node, source)
+        nodes[record.timepoint] = node
+        yield None
+    return nodes

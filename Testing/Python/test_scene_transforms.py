@@ -7,12 +7,12 @@ import pytest
 import SimpleITK as sitk
 from scene_patient import bent
 
-slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
-vtk = pytest.importorskip("vtk")
-
 from ImmunoRadiomicsLib.alignment import read_transform
 from ImmunoRadiomicsLib.scene import new_scene, run_steps, write_transform_node
 from ImmunoRadiomicsLib.scene.transforms import fill_transform, read_transform_node, transform_class
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
+vtk = pytest.importorskip("vtk")
 
 BOUNDS = (-90.0, 80.0, -70.0, 75.0, -60.0, 65.0)
 POINTS = np.random.default_rng(5).uniform((-90, -70, -60), (80, 75, 65), (60, 3))
