@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .study import Acquisition
+
 SCHEMA_VERSION = "1.0"
 
 Point = tuple[float, float, float]
@@ -321,6 +323,7 @@ class TimepointRecord:
     size: tuple[int, int, int]
     segmentation: Literal["given", "propagated", "none"]
     pet: bool = False
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)
@@ -337,7 +340,10 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the result, so that it can be made again."""
+    """What made the result, so that it can be made again.
+
+    ``run_sha256`` names everything that the result depends on; ``files_sha256`` the result's files, in provenance.json only.
+    """
 
     software: str
     version: str
@@ -350,6 +356,8 @@ class Provenance:
     seed: int
     settings: dict[str, str | int | float | bool | None] = field(default_factory=dict)
     code_sha256: str = ""
+    run_sha256: str = ""
+    files_sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,12 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
     parser.add_argument(
         "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
     )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep finished steps here for runs with other settings (they hold image data)",
+    )
     parser.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
     if scene:
         parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
@@ -198,7 +204,9 @@ def _run_analysis(
 ) -> int:
     from .pipeline import analyze
 
-    result = analyze(study, options.out, settings=_settings(options), progress=progress, finish=finish)
+    result = analyze(
+        study, options.out, settings=_settings(options), progress=progress, finish=finish, cache=options.cache
+    )
     for flag in result.flags:
         _say(_flag_line(flag.flag, flag.status, flag.probability, flag.lower, flag.upper, flag.reason))
     _say(f"Report: {options.out / 'report.html'}. Research use only.")
@@ -263,7 +271,9 @@ def _demo(options: argparse.Namespace) -> int:
         shutil.copytree(folder, result / "patient", copy_function=_link_or_copy)
         return warnings
 
-    return _run_analysis(options, folder / "study.yaml", finish, part(progress, 0.2, 1.0))
+    code = _run_analysis(options, folder / "study.yaml", finish, part(progress, 0.2, 1.0))
+    shutil.rmtree(workspace.folder, ignore_errors=True)  # the virtual patient, if the result was there already
+    return code
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -280,7 +290,12 @@ def _stage(options: argparse.Namespace) -> int:
     if options.stage not in get_args(StageName):
         raise InputError(f"{options.stage}: this is no stage.")
     result = run_stage(
-        options.study, options.out, options.stage, settings=_settings(options), progress=display(options.progress)
+        options.study,
+        options.out,
+        options.stage,
+        settings=_settings(options),
+        progress=display(options.progress),
+        cache=options.cache,
     )
     _say(f"Written to {options.out}.")
     return _closing(result)

@@ -6,6 +6,7 @@ Each stage is a pure function of its inputs; this file only reads, hands on, kee
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -44,7 +45,7 @@ from .analysis import (
     TimepointRecord,
 )
 from .errors import InputError
-from .files import write_text
+from .files import sha256_of, write_text
 from .finished import read_lists, read_regions, write_found
 from .images import (
     RegionMask,
@@ -61,8 +62,16 @@ from .lesions.names import is_organ
 from .progress import Progress, part, silent
 from .readings import measurements_of
 from .serialise import from_json, to_json
-from .study import Study, Timepoint, study_warnings
-from .workspace import RESULT_FILE, Workspace, code_fingerprint, fingerprint, write_json
+from .study import TIMEPOINT_FILES, Study, Timepoint, parse_study, study_warnings
+from .workspace import (
+    PROVENANCE_FILE,
+    RESULT_FILE,
+    STAGE_FILE,
+    Workspace,
+    code_fingerprint,
+    fingerprint,
+    write_json,
+)
 
 RESEARCH_USE_ONLY = "Research use only. Not a medical device; not for diagnosis or for decisions about treatment."
 
@@ -105,6 +114,7 @@ def analyze(
     settings: Settings | None = None,
     progress: Progress = silent,
     finish: Finish | None = None,
+    cache: Path | None = None,
 ) -> Analysis:
     """Analyse a patient and write the output folder, which appears only when it is complete.
 
@@ -119,6 +129,10 @@ def analyze(
     finish
         Adds further files to the folder before it appears, and returns what it has to warn of.
 
+    cache
+        Where finished steps are kept beyond this run, so that a run with other settings takes over what they do not touch.
+        Without it they are kept only until the result is complete. It holds parts of the images: clear it as you would them.
+
     Raises
     ------
     InputError
@@ -126,7 +140,11 @@ def analyze(
     CancelledError
         If the progress asked to stop; finished stages are kept for the next run.
     """
-    run = _prepared(source, out, settings, progress)
+    order = _Order.of(source, out, settings, cache, "all" if finish is None else "all and more")
+    if order.is_done:
+        progress(1.0, "done before: nothing has changed since")
+        return from_json(Analysis, json.loads((order.workspace.out / RESULT_FILE).read_text(encoding="utf-8")))
+    run = order.run(progress)
     with run.workspace as workspace:
         result = run.whole(finish)
         workspace.publish()
@@ -141,9 +159,14 @@ def run_stage(
     *,
     settings: Settings | None = None,
     progress: Progress = silent,
+    cache: Path | None = None,
 ) -> StageResult:
-    """Run the pipeline up to one stage and write that stage's files; raises as ``analyze`` does."""
-    run = _prepared(source, out, settings, progress)
+    """Run the pipeline up to one stage and write that stage's files; parameters and errors are those of ``analyze``."""
+    order = _Order.of(source, out, settings, cache, stage)
+    if order.is_done:
+        progress(1.0, "done before: nothing has changed since")
+        return from_json(StageResult, json.loads((order.workspace.out / STAGE_FILE).read_text(encoding="utf-8")))
+    run = order.run(progress)
     with run.workspace as workspace:
         result = run.until(stage)
         workspace.publish()
@@ -151,19 +174,81 @@ def run_stage(
     return result
 
 
-def _prepared(source: Study | Path, out: Path, settings: Settings | None, progress: Progress) -> _Run:
-    """Check everything that can be wrong before anything is written."""
-    settings = settings or Settings()
-    presets = radiomics.load_preset(settings.preset), radiomics.load_preset(settings.lung_preset)
-    if settings.engine not in alignment.ENGINES or settings.engine == "user":
-        known = ", ".join(name for name in alignment.ENGINES if name != "user")
-        raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
-    workspace = Workspace(out)
-    progress(0.0, "read: study and images")
-    inputs = read_inputs(source)
-    files = [path for item in inputs.study.timepoints for path in (item.ct, item.segmentation, item.pet) if path]
-    workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
-    return _Run(inputs, settings, presets, workspace, progress)
+@dataclass(frozen=True)
+class _Order:
+    """What was asked for, checked as far as that is possible without reading images.
+
+    ``sha256`` names everything that the result depends on; empty where the study cannot be read, which ``run`` then says.
+    """
+
+    source: Study | Path
+    settings: Settings
+    presets: tuple[radiomics.Preset, radiomics.Preset]
+    workspace: Workspace
+    sha256: str
+
+    @classmethod
+    def of(cls, source: Study | Path, out: Path, settings: Settings | None, cache: Path | None, extent: str) -> _Order:
+        settings = settings or Settings()
+        presets = radiomics.load_preset(settings.preset), radiomics.load_preset(settings.lung_preset)
+        if settings.engine not in alignment.ENGINES or settings.engine == "user":
+            known = ", ".join(name for name in alignment.ENGINES if name != "user")
+            raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
+        workspace = Workspace(out, cache)
+        study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
+        if study is None or problems:
+            return cls(source, settings, presets, workspace, "")
+        files = [path for item in study.timepoints for path in _files_of(item).values()]
+        workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
+        try:
+            hashes = _hashes_of_inputs(study)
+        except OSError:
+            return cls(source, settings, presets, workspace, "")
+        told = [
+            {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
+        ]
+        # How many processes share the work does not change what they find.
+        chosen = {key: value for key, value in to_json(settings).items() if key != "jobs"}
+        return cls(
+            source,
+            settings,
+            presets,
+            workspace,
+            fingerprint(
+                code_fingerprint(),
+                _packages(),
+                extent,
+                hashes,
+                told,
+                replace(study, timepoints=()),
+                chosen,
+                [item.sha256 for item in presets],
+            ),
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the output folder has this result already."""
+        return bool(self.sha256) and self.workspace.holds(self.sha256)
+
+    def run(self, progress: Progress) -> _Run:
+        """Read the study and its images, and check them before anything is written."""
+        progress(0.0, "read: study and images")
+        inputs = read_inputs(self.source)
+        return _Run(inputs, self.settings, self.presets, self.workspace, self.sha256, progress)
+
+
+def _files_of(timepoint: Timepoint) -> dict[str, Path]:
+    """Return the files of a time point by what they are."""
+    return {key: path for key in TIMEPOINT_FILES if (path := getattr(timepoint, key)) is not None}
+
+
+def _hashes_of_inputs(study: Study) -> dict[str, str]:
+    return {
+        f"{item.name}.{key}": image_sha256(path) if key in ("ct", "segmentation", "pet") else sha256_of(path)
+        for item in study.timepoints
+        for key, path in _files_of(item).items()
+    }
 
 
 class _Run:
@@ -175,9 +260,10 @@ class _Run:
         settings: Settings,
         presets: tuple[radiomics.Preset, radiomics.Preset],
         workspace: Workspace,
+        sha256: str,
         progress: Progress,
     ):
-        self.inputs, self.study, self.settings = inputs, inputs.study, settings
+        self.inputs, self.study, self.settings, self.sha256 = inputs, inputs.study, settings, sha256
         self.preset, self.lung_preset = presets
         self.workspace, self.progress = workspace, progress
         self.started = datetime.datetime.now(datetime.timezone.utc)
@@ -185,7 +271,7 @@ class _Run:
         self.log: list[str] = []
         self.warnings: list[str] = list(study_warnings(self.study))
         self.done_weight = float(_WEIGHTS["read"])
-        self.hashes = self._hash_inputs()
+        self.hashes = _hashes_of_inputs(self.study)
         self.warnings += self._repeated_scans()
         self.alignments: tuple[AlignmentRecord, ...] = ()
         self.transforms: dict[str, sitk.Transform] = {}
@@ -219,14 +305,6 @@ class _Run:
         found = self._respond()
         self._flag(found)
         return self._write_analysis(found, finish)
-
-    def _hash_inputs(self) -> dict[str, str]:
-        files = {}
-        for timepoint in self.study.timepoints:
-            for kind, path in (("ct", timepoint.ct), ("segmentation", timepoint.segmentation), ("pet", timepoint.pet)):
-                if path is not None:
-                    files[f"{timepoint.name}.{kind}"] = image_sha256(path)
-        return files
 
     def _repeated_scans(self) -> list[str]:
         """Say which time points hold one and the same CT: most often a slip in study.yaml, and nothing has changed between them."""
@@ -267,7 +345,7 @@ class _Run:
         timepoints, baseline = self.study.timepoints, self.study.baseline
         self.anatomies: dict[str, sitk.Image] = {}
         # A lesion that has an organ's name would else be taken for the organ, and the lungs guide the alignment.
-        organ_like = sorted(item.segment for item in self.study.lesions if is_organ(item.segment))
+        organ_like = sorted((item.segment, item.ignore) for item in self.study.lesions if is_organ(item.segment))
         anatomy_keys = {item.name: self._key("anatomy", self._hashes_of(item), organ_like) for item in timepoints}
 
         def anatomy(progress: Progress) -> bool:
@@ -329,7 +407,8 @@ class _Run:
             self.inputs.volumes[timepoint.name],
             fixed_mask=self.anatomies[self.study.baseline.name],
             moving_mask=self.anatomies[timepoint.name],
-            engine=self.settings.engine,
+            engine="user" if timepoint.transform is not None else self.settings.engine,
+            initial=self.inputs.transforms.get(timepoint.name),
             progress=progress,
         )
         alignment.write_transforms(result, folder, timepoint.name)
@@ -370,6 +449,7 @@ class _Run:
             self.hashes,
             self.settings.engine,
             to_json(self.study.lesions),
+            to_json(self.study.links),
             [(item.name, item.date, item.no_visible_lesions) for item in self.study.timepoints],
         )
 
@@ -393,6 +473,7 @@ class _Run:
             self.anatomies,
             self.transforms,
             local_alignment=lambda name, place, radius_mm: self.local_maps[name].at(place, radius_mm),
+            edits=self.study.links,
             progress=part(progress, 0.0, 0.7),
         )
         changes: list[LungChange] = []
@@ -565,24 +646,25 @@ class _Run:
                     size=volume.GetSize(),
                     segmentation="given" if drawn else "propagated" if "propagated" in seen else "none",
                     pet=item.pet is not None,
+                    acquisition=item.acquisition,
                 )
             )
         return tuple(records)
 
     def _provenance(self) -> Provenance:
-        packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__, **radiomics.software_versions()}
         return Provenance(
             software="ImmunoRadiomics",
             version=software_version(),
             created=self.started.isoformat(timespec="seconds"),
             python=sys.version.split()[0],
             platform=platform.platform(),
-            packages=dict(sorted(packages.items())),
+            packages=_packages(),
             inputs_sha256=self.hashes,
             stages=tuple(self.records),
             seed=self.settings.seed,
             settings=to_json(self.settings),
             code_sha256=code_fingerprint(),
+            run_sha256=self.sha256,
         )
 
     def _write_stage(self, until: StageName, found: Response | None) -> StageResult:
@@ -604,16 +686,17 @@ class _Run:
             warnings=tuple(self.warnings),
         )
         folder = self.workspace.result
-        write_json(folder / "stage.json", to_json(result))
+        write_json(folder / STAGE_FILE, to_json(result))
         report.write_stage_tables(result, folder)
         self._write_record(folder)
         return result
 
     def _write_record(self, folder: Path) -> None:
-        write_json(folder / "provenance.json", to_json(self._provenance()))
         write_text(
             folder / "log.txt", "\n".join([f"ImmunoRadiomics {software_version()}. {RESEARCH_USE_ONLY}", *self.log, ""])
         )
+        record = replace(self._provenance(), files_sha256=self.workspace.files_sha256(folder))
+        write_json(folder / PROVENANCE_FILE, to_json(record))
 
     def _write_analysis(self, found: Response, finish: Finish | None) -> Analysis:
         folder = self.workspace.result
@@ -679,6 +762,14 @@ def software_version() -> str:
         return version("immunoradiomics")
     except PackageNotFoundError:
         return SOURCE_VERSION
+
+
+def _packages() -> dict[str, str]:
+    """Return the versions of what computes the result, by name; what is not installed is left out."""
+    packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__, **radiomics.software_versions()}
+    with contextlib.suppress(PackageNotFoundError):
+        packages["slicer-core"] = version("slicer-core")
+    return dict(sorted(packages.items()))
 
 
 def _cpu_seconds() -> float:

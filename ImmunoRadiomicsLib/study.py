@@ -10,9 +10,10 @@ import os
 import re
 import reprlib
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from .errors import InputError
@@ -39,6 +40,26 @@ _CLINICAL_LIMITS: dict[str, tuple[float, float, str]] = {
     "tmb": (0, 2_000, "tumour mutational burden is given in mutations per megabase"),
     "pdl1_percent": (0, 100, "PD-L1 is given in %"),
 }
+
+# A tube voltage in kV or a slice outside these is a mistake of unit or of column.
+_ACQUISITION_LIMITS: dict[str, tuple[float, float, str]] = {
+    "kvp": (40, 200, "the tube voltage is given in kV"),
+    "slice_thickness_mm": (0.1, 20, "the slice thickness is given in mm"),
+}
+
+
+def clinical_limits() -> Mapping[str, tuple[float, float, str]]:
+    """Return what is possible in a living adult, by field of ``Clinical``: lowest, highest, and the unit in words."""
+    return MappingProxyType(_CLINICAL_LIMITS)
+
+
+def acquisition_limits() -> Mapping[str, tuple[float, float, str]]:
+    """Return what is possible of a CT, by field of ``Acquisition``: lowest, highest, and the unit in words."""
+    return MappingProxyType(_ACQUISITION_LIMITS)
+
+
+# The entries of a time point that are paths.
+TIMEPOINT_FILES = ("ct", "segmentation", "pet", "transform", "start_transform")
 
 
 @dataclass(frozen=True)
@@ -89,17 +110,44 @@ class Clinical:
 
 @dataclass(frozen=True)
 class LesionSpec:
-    """What one segment is, in the words of whoever drew it."""
+    """What one segment is, in the words of whoever drew it. ``ignore``: it is neither a lesion nor an organ."""
 
     segment: str
     organ: str | None = None
     role: LesionRole | None = None
     node: bool | None = None
+    ignore: bool = False
+
+
+@dataclass(frozen=True)
+class LesionLink:
+    """A correspondence that a person set: this segment at this time point is (part of) this lesion; None: a lesion of its own."""
+
+    timepoint: str
+    segment: str
+    lesion: str | None = None
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How a CT was made, as far as known: tube voltage in kV, reconstruction kernel, nominal slice thickness in mm, contrast given or not."""
+
+    kvp: float | None = None
+    kernel: str | None = None
+    slice_thickness_mm: float | None = None
+    contrast: bool | None = None
+    manufacturer: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
 class Timepoint:
-    """One imaging date. ``segmentation`` None means: propagate the baseline contours."""
+    """One imaging date. ``segmentation`` None means: propagate the baseline contours.
+
+    ``transform`` and ``start_transform`` are files of transforms from points of the baseline to points of this time point
+    (LPS, mm): what Slicer saves of the transform node that lays this time point on the baseline. The first replaces the
+    alignment, the second is where it starts.
+    """
 
     name: str
     date: datetime.date
@@ -107,6 +155,9 @@ class Timepoint:
     segmentation: Path | None = None
     pet: Path | None = None
     no_visible_lesions: bool = False
+    transform: Path | None = None
+    start_transform: Path | None = None
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +170,7 @@ class Study:
     treatment: Treatment = field(default_factory=Treatment)
     clinical: Clinical = field(default_factory=Clinical)
     lesions: tuple[LesionSpec, ...] = ()
+    links: tuple[LesionLink, ...] = ()
 
     @property
     def baseline(self) -> Timepoint:
@@ -286,7 +338,7 @@ class _Reader:
         return value
 
     def study(self, content: dict[str, Any]) -> Study:
-        self.check_keys(content, ("patient", "tumour", "treatment", "clinical", "timepoints", "lesions"), "the study")
+        self.check_keys(content, [item.name for item in dataclasses.fields(Study)], "the study")
         patient = (self.text(content, "patient") or "").strip()
         if not patient:
             self.say("`patient` is missing. Give the patient a code, for example `patient: P001`.")
@@ -298,9 +350,12 @@ class _Reader:
             treatment=self.treatment(self.mapping(content, "treatment")),
             clinical=self.clinical(self.mapping(content, "clinical")),
             lesions=self.lesions(content),
+            links=self.links(content),
         )
         if study.timepoints:
             self.check_order(study)
+            self.check_transforms(study)
+            self.check_links(study)
         return study
 
     def fields(self, mapping: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
@@ -359,7 +414,9 @@ class _Reader:
         kinds = typing.get_type_hints(Timepoint)
         self.check_keys(entry, kinds, where)
         where = f"time point `{self.text(entry, 'name')}`" if self.text(entry, "name") else where
-        values = self.fields(entry, kinds, where)
+        values = self.fields(entry, {key: kind for key, kind in kinds.items() if key != "acquisition"}, where)
+        if entry.get("acquisition") is not None:
+            values["acquisition"] = self.acquisition(self.mapping(entry, "acquisition"), where)
         for key in ("name", "date", "ct"):
             if entry.get(key) is None:
                 self.say(f"{where} has no `{key}`.", min(self.lines.get(id(entry), {"": 0}).values(), default=0))
@@ -369,7 +426,7 @@ class _Reader:
                 self.line(entry, "name"),
             )
             return None
-        for key in ("ct", "segmentation", "pet"):
+        for key in TIMEPOINT_FILES:
             if key in values:
                 values[key] = Path(os.path.normpath(self.folder / values[key]))
                 if not os.path.exists(values[key]):
@@ -384,16 +441,49 @@ class _Reader:
             )
         return Timepoint(**values) if all(key in values for key in ("name", "date", "ct")) else None
 
-    def lesions(self, content: dict[str, Any]) -> tuple[LesionSpec, ...]:
-        entries = content.get("lesions")
+    def acquisition(self, mapping: dict[str, Any], where: str) -> Acquisition:
+        where = f"`acquisition` of {where}"
+        kinds = typing.get_type_hints(Acquisition)
+        self.check_keys(mapping, kinds, where)
+        values = self.fields(mapping, kinds, where)
+        for key, (low, high, unit) in _ACQUISITION_LIMITS.items():
+            if key in values and not low <= values[key] <= high:
+                value = values.pop(key)
+                self.say(
+                    f"`{key}: {value:g}` in {where} is outside {low:g} to {high:g}: {unit}.", self.line(mapping, key)
+                )
+        return Acquisition(**values)
+
+    def entries(self, content: dict[str, Any], key: str, needed: str) -> list[dict[str, Any]]:
+        """Return a list of mappings, empty where there is none."""
+        entries = content.get(key)
         if entries is None:
-            return ()
+            return []
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self.say("`lesions` must be a list of mappings with `segment`.", self.line(content, "lesions"))
-            return ()
+            self.say(f"`{key}` must be a list of mappings with {needed}.", self.line(content, key))
+            return []
+        return entries
+
+    def links(self, content: dict[str, Any]) -> tuple[LesionLink, ...]:
+        kinds = typing.get_type_hints(LesionLink)
+        result: list[LesionLink] = []
+        for index, entry in enumerate(self.entries(content, "links", "`timepoint`, `segment` and `lesion`")):
+            where = f"link {index + 1}"
+            self.check_keys(entry, kinds, where)
+            values = self.fields(entry, kinds, where)
+            missing = [key for key in ("timepoint", "segment") if key not in values]
+            if missing:
+                self.say(f"{where} has no `{'` and no `'.join(missing)}`: which segment of which time point is meant.")
+            elif LesionLink(**values) in result:
+                self.say(f"{where} stands twice under `links`. Keep one.", self.line(entry, "segment"))
+            else:
+                result.append(LesionLink(**values))
+        return tuple(result)
+
+    def lesions(self, content: dict[str, Any]) -> tuple[LesionSpec, ...]:
         kinds = typing.get_type_hints(LesionSpec)
         result: list[LesionSpec] = []
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(self.entries(content, "lesions", "`segment`")):
             self.check_keys(entry, kinds, f"lesion {index + 1}")
             values = self.fields(entry, kinds, f"lesion {index + 1}")
             if "segment" not in values:
@@ -405,6 +495,27 @@ class _Reader:
             else:
                 result.append(LesionSpec(**values))
         return tuple(result)
+
+    def check_transforms(self, study: Study) -> None:
+        for timepoint in study.timepoints:
+            given = [key for key in ("transform", "start_transform") if getattr(timepoint, key) is not None]
+            if timepoint is study.baseline and given:
+                self.say(
+                    f"the baseline `{timepoint.name}` has a `{given[0]}`; the others are aligned with it. Give it to the follow-up."
+                )
+            elif len(given) == 2:
+                self.say(
+                    f"`{timepoint.name}` has both a `transform`, which replaces the alignment, and a `start_transform`. Keep one."
+                )
+
+    def check_links(self, study: Study) -> None:
+        names = [timepoint.name for timepoint in study.timepoints]
+        for link in study.links:
+            if link.timepoint not in names:
+                self.say(
+                    f"the link of `{_shown(link.segment)}` names the time point `{_shown(link.timepoint)}`, which there is not. "
+                    f"There are: {', '.join(names)}."
+                )
 
     def check_order(self, study: Study) -> None:
         names = [timepoint.name for timepoint in study.timepoints]
@@ -517,7 +628,7 @@ def save_study(study: Study, path: Path) -> None:
 
 def _goes_without_saying(key: str, value: Any) -> bool:
     """Say whether an entry may be left out. A "no" may not: it differs from "unknown"."""
-    return value is None or value == () or (key == "no_visible_lesions" and not value)
+    return value is None or value == () or (key in ("no_visible_lesions", "ignore") and not value)
 
 
 def study_warnings(study: Study) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 Beside the output folder ``OUT`` a run keeps a hidden folder ``.OUT.partial``: finished steps under the hash of what they were made
 from, and the result being put together. Only a complete result is renamed to ``OUT``. A run that was killed leaves the hidden
-folder; the next run takes from it what is still valid and puts the result together afresh.
+folder; the next run takes from it what is still valid and puts the result together afresh. Where a folder for finished steps is
+given, they are kept there instead, for as long as whoever gave it wants.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +20,13 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from .errors import InputError
-from .files import write_text
+from .files import sha256_of, write_text
 from .resources import PACKAGE
 
 RESULT_FILE = "analysis.json"
-_OWN_FILES = (RESULT_FILE, "stage.json", "provenance.json")
+STAGE_FILE = "stage.json"
+PROVENANCE_FILE = "provenance.json"
+_OWN_FILES = (RESULT_FILE, STAGE_FILE, PROVENANCE_FILE)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -49,7 +53,8 @@ class Workspace:
         If the output folder cannot be written, holds something that is no earlier result, or another run is writing to it.
     """
 
-    def __init__(self, out: Path):
+    def __init__(self, out: Path, cache: Path | None = None):
+        self._kept = None if cache is None else Path(os.path.realpath(cache))
         self.out = Path(os.path.realpath(out))
         if not self.out.name:
             raise InputError(f"{out}: this is the root of the file system. Give a folder for the output.")
@@ -65,7 +70,7 @@ class Workspace:
     @property
     def cache(self) -> Path:
         """The folder of finished steps."""
-        return self.folder / "cache"
+        return self._kept or self.folder / "cache"
 
     @property
     def _previous(self) -> Path:
@@ -89,6 +94,8 @@ class Workspace:
             If one of the paths lies in the output folder.
         """
         inside = sorted({str(path) for path in paths if Path(os.path.realpath(path)).is_relative_to(self.out)})
+        if self._kept is not None and self._kept.is_relative_to(self.out):
+            inside.append(str(self._kept))
         if inside:
             raise InputError(
                 f"{self.out}: this folder is replaced by the result, and it holds {', '.join(inside)}. Choose another folder."
@@ -96,6 +103,7 @@ class Workspace:
 
     def __enter__(self) -> Workspace:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.cache.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("w")
         except OSError as error:
@@ -129,12 +137,28 @@ class Workspace:
         folder = self.cache / f"{name}-{key[:32]}"
         if folder.is_dir():
             return folder, True
-        unfinished = self.cache / f"unfinished-{name}"
+        unfinished = self.folder / f"unfinished-{name}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         make(unfinished)
-        os.replace(unfinished, folder)
+        _take_name(unfinished, folder)
         return folder, False
+
+    def holds(self, run_sha256: str) -> bool:
+        """Say whether the output folder has the untouched result of this very run already."""
+        try:
+            record = json.loads((self.out / PROVENANCE_FILE).read_text(encoding="utf-8"))
+            files = record["files_sha256"]
+            same = record["run_sha256"] == run_sha256 and files == self.files_sha256(self.out)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return bool(same and files)
+
+    @staticmethod
+    def files_sha256(folder: Path) -> dict[str, str]:
+        """Return the hash of every file of a result, by its path there; provenance.json, which holds them, is left out."""
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / PROVENANCE_FILE)
+        return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
     def publish(self) -> None:
         """Rename the complete result to the output folder, in place of an earlier result."""
@@ -147,6 +171,23 @@ class Workspace:
             if self._previous.exists():
                 os.replace(self._previous, self.out)
             raise
+
+
+def _take_name(unfinished: Path, folder: Path) -> None:
+    """Rename a finished step, also onto another disk; where another run has finished the same step meanwhile, that one stays."""
+    try:
+        os.replace(unfinished, folder)
+    except OSError:
+        if not folder.is_dir():
+            beside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+            shutil.copytree(unfinished, beside, dirs_exist_ok=True)
+            try:
+                os.replace(beside, folder)
+            except OSError:
+                shutil.rmtree(beside, ignore_errors=True)
+                if not folder.is_dir():
+                    raise
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _lock(stream: TextIO) -> bool:

@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from ..analysis import LesionEvent, LesionStatus
+from ..study import LesionLink
 from ..transforms import invert_points, transform_points
 from .geometry import (
     Crop,
@@ -68,15 +69,6 @@ class Contour:
     def radius_mm(self) -> float:
         """Radius of the ball of the same volume."""
         return (3000.0 * self.volume_ml / (4.0 * math.pi)) ** (1.0 / 3.0)
-
-
-@dataclass(frozen=True)
-class LinkEdit:
-    """A link that a person set: this segment at this time point is (part of) this lesion; None: a lesion of its own."""
-
-    timepoint: str
-    segment: str
-    lesion: str | None
 
 
 @dataclass(frozen=True)
@@ -181,7 +173,7 @@ def follow(
     baseline: str,
     *,
     settings: Settings | None = None,
-    edits: Sequence[LinkEdit] = (),
+    edits: Sequence[LesionLink] = (),
 ) -> tuple[Track, ...]:
     """Follow every lesion through all time points.
 
@@ -250,7 +242,7 @@ class _Links:
         self.alone: set[int] = set()
         self.edited: set[int] = set()
 
-    def enter(self, edits: Sequence[LinkEdit]) -> None:
+    def enter(self, edits: Sequence[LesionLink]) -> None:
         """Enter the links that a person set; two lesions linked with one contour have merged."""
         for edit in edits:
             j = next((j for j, item in enumerate(self.contours) if item.name == edit.segment), None)

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from ..analysis import Lesion, LesionObservation, LungMeasures, Point
 from ..images import LUNG_LABELS, RegionMask, Segmentation, segmentation_from_arrays
 from ..progress import Progress, part, silent
-from ..study import LesionSpec, Study, Timepoint
+from ..study import LesionLink, LesionSpec, Study, Timepoint
 from ..transforms import invert_points
-from .correspondence import Contour, LinkEdit, Scan, Sighting, Track, contour, follow
+from .correspondence import Contour, Scan, Sighting, Track, contour, follow
 from .geometry import (
     Crop,
     axial_axis,
@@ -98,7 +98,7 @@ def find(
     transforms: Mapping[str, sitk.Transform],
     *,
     local_alignment: LocalAlignment | None = None,
-    edits: Sequence[LinkEdit] = (),
+    edits: Sequence[LesionLink] = (),
     rings: Sequence[tuple[float, float]] = RINGS_MM,
     progress: Progress = silent,
 ) -> Found:

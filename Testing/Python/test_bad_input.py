@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
     for number in (1, 2):
         sitk.WriteImage(image(values), tmp_path / f"ct{number}.nrrd")
         sitk.WriteImage(image(mask), tmp_path / f"seg{number}.nrrd")
+    sitk.WriteTransform(sitk.Euler3DTransform(), tmp_path / "identity.tfm")
     (tmp_path / "study.yaml").write_text(STUDY)
     return tmp_path
 
@@ -92,6 +93,30 @@ MISTAKES = {
     "one time point only": (
         edit("  - {name: followup-1, date: 2024-03-12, ct: ct2.nrrd, segmentation: seg2.nrrd}\n", ""),
         "at least two",
+    ),
+    "a transform that is none": (
+        edit("segmentation: seg2.nrrd", "segmentation: seg2.nrrd, transform: ct2.nrrd"),
+        "not a transform that ITK can read",
+    ),
+    "a transform that does not exist": (
+        edit("segmentation: seg2.nrrd", "segmentation: seg2.nrrd, start_transform: t.h5"),
+        "t.h5",
+    ),
+    "a transform of the baseline": (
+        edit("segmentation: seg1.nrrd", "segmentation: seg1.nrrd, start_transform: identity.tfm"),
+        "Give it to the follow-up",
+    ),
+    "a link of a segment that is not there": (
+        edit("patient: P001", "patient: P001\nlinks: [{timepoint: followup-1, segment: L9, lesion: L1}]"),
+        "the segment `L9` of `followup-1`",
+    ),
+    "a link at a time point that is not there": (
+        edit("patient: P001", "patient: P001\nlinks: [{timepoint: followup-2, segment: L1, lesion: null}]"),
+        "the time point `followup-2`",
+    ),
+    "a tube voltage in volt": (
+        edit("segmentation: seg2.nrrd", "segmentation: seg2.nrrd, acquisition: {kvp: 120000}"),
+        "given in kV",
     ),
     "a study that does not exist": (lambda folder: (folder / "study.yaml").unlink(), "study.yaml"),
 }
@@ -189,7 +214,7 @@ def test_a_seed_below_zero_is_refused_at_once(arguments: list[str], capsys: pyte
 
 def test_one_scan_under_two_dates_is_said(folder: Path) -> None:
     def said() -> list[str]:
-        run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+        run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
         return [warning for warning in run.warnings if "same CT" in warning]
 
     assert said() == ["followup-1 is the same CT as baseline: check the paths in study.yaml."]
@@ -216,7 +241,7 @@ def test_new_lesions_are_denied_only_where_a_reader_looked(
 ) -> None:
     if change:
         edit(change, "")(folder)
-    run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+    run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
     observations = (seen("baseline", "measured", 30.0), seen("followup-1", status, size))
     run.lesions = (Lesion("L1", "lung", "given", "target", "", False, observations),)
     run.transforms = {"followup-1": sitk.Transform()} if aligned else {}
@@ -225,7 +250,7 @@ def test_new_lesions_are_denied_only_where_a_reader_looked(
 
 
 def test_a_follow_up_without_any_lesion_is_a_visit_that_is_not_evaluable(folder: Path) -> None:
-    run = pipeline._prepared(folder / "study.yaml", folder / "out", None, silent)
+    run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
     found = run._respond()
     assert [(item.timepoint, item.recist, item.irecist) for item in found.visits] == [("followup-1", "NE", "NE")]
     assert (found.best_recist, found.best_recist_confirmed, found.best_irecist) == ("NE", "NE", "NE")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -18,11 +19,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ImmunoRadiomicsLib import pipeline
 from ImmunoRadiomicsLib.analysis import Analysis
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.images import read_segmentation, read_volume
+from ImmunoRadiomicsLib.lesions.names import is_organ
 from ImmunoRadiomicsLib.radiomics import load_preset
 from ImmunoRadiomicsLib.serialise import from_json, to_json
+from ImmunoRadiomicsLib.study import LesionLink, LesionSpec, load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -306,6 +310,61 @@ def test_one_stage_alone(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     schema = json.loads((ROOT / "Resources" / "Schemas" / "stage.schema.json").read_text())
     jsonschema.validate(json.loads((tmp_path / "out" / "stage.json").read_text()), schema)
     assert (tmp_path / "out" / "lesions.csv").read_text() == (demo / "lesions.csv").read_text()
+
+
+def test_a_second_run_computes_nothing(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["align", str(demo / "patient" / "study.yaml"), "--out", str(tmp_path / "out"), "--progress", "off"]
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main([*arguments, *cache]) == 0
+    first = (tmp_path / "out" / "provenance.json").read_text()
+    monkeypatch.setattr(pipeline, "read_inputs", None)
+    assert main([*arguments, *cache]) == 0
+    assert (tmp_path / "out" / "provenance.json").read_text() == first
+    assert sorted(os.listdir(tmp_path)) == ["cache", "out"]
+    monkeypatch.undo()
+    # A result that somebody has changed is made anew, from the finished steps.
+    (tmp_path / "out" / "log.txt").unlink()
+    assert main([*arguments, *cache]) == 0
+    stages = json.loads((tmp_path / "out" / "provenance.json").read_text())["stages"]
+    assert [(stage["name"], stage["reused"]) for stage in stages] == [("anatomy", True), ("align", True)]
+    capsys.readouterr()
+
+
+def test_a_users_transform_links_and_ignored_segments_are_honoured(demo: Path, tmp_path: Path) -> None:
+    patient = demo / "patient"
+    study = load_study(patient / "study.yaml")
+    last = study.timepoints[-1]
+    drawn = [
+        segment.name for segment in read_segmentation(last.segmentation, read_volume(last.ct)).segments if segment.name
+    ]
+    before = json.loads((demo / "analysis.json").read_text())
+    followed = next(
+        item for item in before["lesions"] if item["observations"][-1]["event"] == "present" and item["id"] in drawn
+    )
+    own = replace(last, transform=demo / "transforms" / f"{last.name}.h5")
+    organs = [name for name in drawn if is_organ(name)]
+    ignored = next(name for name in drawn if name not in (followed["id"], *organs))
+    changed = replace(
+        study,
+        timepoints=(study.baseline, own),
+        lesions=(
+            *(spec for spec in study.lesions if spec.segment != ignored),
+            LesionSpec(ignored, ignore=True),
+        ),
+        links=(LesionLink(last.name, followed["observations"][-1]["segments"][0], None),),
+    )
+    result = pipeline.run_stage(changed, tmp_path / "out", "lesions")
+    (record,) = result.alignments
+    assert (record.engine, record.quality.verdict) == ("user", "good")
+    assert ignored not in {name for lesion in result.lesions for seen in lesion.observations for name in seen.segments}
+    (apart,) = (
+        lesion
+        for lesion in result.lesions
+        if followed["observations"][-1]["segments"][0] in lesion.observations[-1].segments
+    )
+    assert apart.observations[-1].event == "new"
 
 
 @pytest.mark.parametrize("name", ["models", "presets"])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ImmunoRadiomicsLib.lesions.correspondence import Contour, LinkEdit, Scan, contour, follow
+from ImmunoRadiomicsLib.lesions.correspondence import Contour, Scan, contour, follow
+from ImmunoRadiomicsLib.study import LesionLink
 from ImmunoRadiomicsLib.lesions.geometry import crop_of
 from ImmunoRadiomicsLib.transforms import invert_points, transform_points
 
@@ -232,14 +233,14 @@ def test_merged_partners_come_apart_again():
 
 def test_edits_override_geometry_and_survive():
     scans = [Scan("baseline", (at("A", 0.0), at("B", 40.0))), Scan("followup-1", (at("c", 1.0), at("d", 41.0)))]
-    edits = [LinkEdit("followup-1", "c", "B"), LinkEdit("followup-1", "d", None)]
+    edits = [LesionLink("followup-1", "c", "B"), LesionLink("followup-1", "d", None)]
     for _ in range(2):
         tracks = {track.id: track for track in follow(scans, "baseline", edits=edits)}
         assert tracks["B"].at("followup-1").segments == ("c",)
         assert tracks["B"].at("followup-1").confidence == 1.0
         assert tracks["A"].at("followup-1").event == "vanished"
         assert tracks["d"].at("followup-1").event == "new"
-    joined = [LinkEdit("followup-1", "c", "A"), LinkEdit("followup-1", "c", "B")]
+    joined = [LesionLink("followup-1", "c", "A"), LesionLink("followup-1", "c", "B")]
     tracks = {track.id: track for track in follow(scans, "baseline", edits=joined)}
     assert sorted(track.at("followup-1").event for track in tracks.values()) == ["merged", "merged", "new"]
 

@@ -9,7 +9,9 @@ import pytest
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.study import (
+    Acquisition,
     Clinical,
+    LesionLink,
     LesionSpec,
     Study,
     Timepoint,
@@ -234,3 +236,37 @@ def test_names_longer_than_a_file_name_may_be(folder: Path) -> None:
 def test_the_baseline_is_known_in_any_case(folder: Path) -> None:
     text = VALID.replace("name: baseline", "name: Baseline").replace("start: 2024-01-15, ", "")
     assert load_study(write(folder, text)).baseline.name == "Baseline"
+
+
+def test_transforms_links_and_acquisition_survive_the_file(folder: Path) -> None:
+    (folder / "own.h5").touch()
+    text = VALID.replace(
+        "date: 2024-03-12, ct: ct2.nrrd",
+        "date: 2024-03-12, ct: ct2.nrrd, transform: own.h5, acquisition: {kvp: 120, kernel: B30f, contrast: true}",
+    )
+    text += "links:\n  - {timepoint: followup-1, segment: X, lesion: L1}\n  - {timepoint: followup-1, segment: Y}\n"
+    study = load_study(write(folder, text.replace("lesions:\n", "lesions:\n  - {segment: Z, ignore: true}\n")))
+    last = study.timepoints[-1]
+    assert last.transform == folder / "own.h5"
+    assert last.acquisition == Acquisition(kvp=120.0, kernel="B30f", contrast=True)
+    assert study.links == (LesionLink("followup-1", "X", "L1"), LesionLink("followup-1", "Y"))
+    assert study.lesions[0] == LesionSpec("Z", ignore=True)
+    save_study(study, folder / "again.yaml")
+    assert load_study(folder / "again.yaml") == study
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("ct: ct2.nrrd", "ct: ct2.nrrd, transform: ct1.nrrd, start_transform: ct1.nrrd", "Keep one"),
+        ("tumour: NSCLC", "tumour: NSCLC\nlinks: [{segment: X}]", "link 1 has no `timepoint`"),
+        ("tumour: NSCLC", "tumour: NSCLC\nlinks: x", "`links` must be a list of mappings"),
+        (
+            "tumour: NSCLC",
+            "tumour: NSCLC\nlinks: [{timepoint: baseline, segment: X}, {timepoint: baseline, segment: X}]",
+            "link 2 stands twice",
+        ),
+    ],
+)
+def test_wrong_transforms_and_links(folder: Path, old: str, new: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems_of(folder, VALID.replace(old, new)))
