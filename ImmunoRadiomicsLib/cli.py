@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_run_options(command, scene=False)
         command.set_defaults(run=_stage, stage=stage)
 
+    _add_dicom(commands)
     _add_respond(commands)
 
     simulate = commands.add_parser("simulate", help="a cohort of virtual patients with known truth")
@@ -127,6 +128,51 @@ def _parser() -> argparse.ArgumentParser:
         listing.add_argument("--json", action="store_true", help="for programs")
         listing.set_defaults(run=run)
     return parser
+
+
+def _add_dicom(commands: Any) -> None:
+    take = commands.add_parser(
+        "import",
+        help="a folder of DICOM files to study folders",
+        description="Find patients, dates and series in any tree of DICOM files, choose the CT of each date, read PET as SUV and earlier "
+        "contours as lesions, and write a study folder for each patient and series.csv: what was used, what was left out, and why.",
+    )
+    take.add_argument("folder", type=Path, metavar="DICOM_DIR")
+    take.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    take.add_argument("--clinical", type=Path, metavar="CSV", help="treatment and clinical data, one row per patient")
+    take.add_argument("--patient", metavar="ID", help="only this patient (DICOM patient id or pseudonym)")
+    take.add_argument(
+        "--series", action="append", default=[], metavar="UID", help="use this CT series for its date; may be repeated"
+    )
+    take.add_argument(
+        "--pseudonymise", type=Path, metavar="KEYFILE", help="keep pseudonyms in this file and replace UIDs"
+    )
+    take.add_argument("--progress", choices=MODES, default="auto")
+    take.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .dicom import import_folder
+
+    result = import_folder(
+        options.folder,
+        options.out,
+        clinical=options.clinical,
+        patient=options.patient,
+        key_file=options.pseudonymise,
+        series=options.series,
+        progress=display(options.progress),
+    )
+    for warning in result.warnings:
+        _say(f"warning: {warning}")
+    for patient in result.patients:
+        _say(f"{patient.name}: {patient.timepoints} time points, {patient.study}")
+    _say(f"What was used and what was left out: {result.folder / 'series.csv'}")
+    return (
+        0
+        if all(item.patient in {patient.name for patient in result.patients} for item in result.rows if item.patient)
+        else 1
+    )
 
 
 def _add_respond(commands: Any) -> None:

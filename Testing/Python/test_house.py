@@ -19,7 +19,7 @@ LIBRARY = ROOT / "ImmunoRadiomicsLib"
 # Each part may import what stands in a row above its own.
 ORDER = (
     {"__init__", "errors", "progress", "resources", "files", "analysis", "study", "images", "serialise", "transforms"},
-    {"alignment", "lesions", "radiomics", "response", "simulation"},
+    {"alignment", "lesions", "radiomics", "response", "simulation", "dicom"},
     {"classifiers"},
     {"report", "workspace", "inputs", "readings", "finished"},
     {"pipeline"},

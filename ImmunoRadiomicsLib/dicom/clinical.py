@@ -1,0 +1,110 @@
+"""Treatment and clinical data of patients from a CSV table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import tempfile
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..study import Clinical, Study, Timepoint, Treatment, parse_study, save_study
+
+_TREATMENT = {"treatment_start": "start", "agents": "agents", "regimen": "regimen", "line": "line"}
+COLUMNS = ("patient", "tumour", *_TREATMENT, *(item.name for item in dataclasses.fields(Clinical)))
+
+
+@dataclass(frozen=True)
+class ClinicalRow:
+    """What the table says of one patient; ``patient`` is the patient id of the DICOM files or the pseudonym."""
+
+    patient: str
+    tumour: str | None = None
+    treatment: Treatment = field(default_factory=Treatment)
+    clinical: Clinical = field(default_factory=Clinical)
+
+
+def read_clinical(path: Path) -> dict[str, ClinicalRow]:
+    """Read a table with one row per patient and the columns of ``COLUMNS``; all but `patient` may be missing or empty.
+
+    Several agents share a cell, separated by semicolons. Truth values are 0 and 1, or true and false.
+
+    Raises
+    ------
+    InputError
+        With every problem of the table.
+    """
+    import yaml
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}).") from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    problems = []
+    if "patient" not in header:
+        problems.append(f"{path}: there is no column `patient`. The columns are: {', '.join(COLUMNS)}.")
+    problems += [
+        f"{path}: the column `{name}` is not known. The columns are: {', '.join(COLUMNS)}."
+        for name in header
+        if name not in COLUMNS
+    ]
+    problems += [
+        f"{path}: the column `{name}` is there twice."
+        for name in sorted({name for name in header if header.count(name) > 1})
+    ]
+    if problems:
+        raise InputError(problems)
+    truths = {name for name, kind in typing.get_type_hints(Clinical).items() if bool in typing.get_args(kind)}
+    found: dict[str, ClinicalRow] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        cells = {name: cell.strip() for name, cell in zip(header, row, strict=False) if cell.strip()}
+        if not cells:
+            continue
+        where = f"{path}, line {number}"
+        if len(row) > len(header) or "patient" not in cells:
+            problems.append(f"{where}: the row has {len(row)} cells under {len(header)} columns, or no patient.")
+            continue
+        patient = cells.pop("patient")
+        if patient in found:
+            problems.append(f"{where}: the patient of this row has a row already. Keep one.")
+            continue
+        values: dict[str, Any] = {}
+        for name, cell in cells.items():
+            values[name] = _value(name, cell, yaml.safe_load, truths)
+        treatment = {own: values[name] for name, own in _TREATMENT.items() if name in values}
+        clinical = {name: value for name, value in values.items() if name not in _TREATMENT and name != "tumour"}
+        found[patient] = ClinicalRow(patient, values.get("tumour"), Treatment(**treatment), Clinical(**clinical))
+        problems += [f"{where}: {problem}" for problem in _problems(found[patient])]
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _value(name: str, cell: str, load: Any, truths: set[str]) -> Any:
+    if name == "agents":
+        return tuple(part.strip() for part in cell.split(";") if part.strip())
+    if name in ("tumour", "regimen", "histology", "smoking", "sex", "setting", "ctdna_change"):
+        return cell
+    if name in truths and cell in ("0", "1"):
+        return cell == "1"
+    try:
+        return load(cell)
+    except ValueError:
+        return cell
+
+
+def _problems(row: ClinicalRow) -> list[str]:
+    """Let the reader of study.yaml judge the values: its limits and its words hold here too."""
+    with tempfile.TemporaryDirectory(prefix="clinical-") as name:
+        path = Path(name) / "study.yaml"
+        days = (datetime.date(2000, 1, 1), datetime.date(2000, 1, 2))
+        times = tuple(Timepoint(f"scan-{index}", day, path) for index, day in enumerate(days))
+        save_study(Study("patient", times, row.tumour, row.treatment, row.clinical), path)
+        _, problems = parse_study(path)
+    return [problem.split(": ", 1)[1] for problem in problems]

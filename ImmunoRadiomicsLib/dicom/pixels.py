@@ -1,0 +1,220 @@
+"""From the slices of a stack to voxels in HU or in what a PET scanner counts."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+from ..progress import Progress, silent
+from .geometry import Stack, to_image
+from .headers import Picture, read_dataset, text
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# Outside what was scanned there is air.
+AIR_HU = -1024.0
+_HU_TYPES = ("", "HU", "HU_MOD")
+# Text burnt into a CT stands at the same place with the same value in every slice; noise makes that impossible for tissue.
+_FEWEST_TEXT_PIXELS = 30
+_LARGEST_TEXT_SHARE = 0.05
+_TEXT_ABOVE_AIR_HU = 150.0
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume and what a reader should know about how it was made."""
+
+    image: sitk.Image
+    notes: tuple[str, ...]
+
+
+def read_ct(stack: Stack, progress: Progress = silent) -> Volume:
+    """Read a stack of CT slices as HU.
+
+    Raises
+    ------
+    InputError
+        If a slice is cut short or cannot be decoded, has no rescale, or its values are not HU.
+    """
+    for picture in stack.pictures:
+        if picture.slope is None or picture.intercept is None:
+            raise InputError(
+                "no rescale slope and intercept are given"
+                + (" (a lookup table stands in their place)" if picture.has_lookup else "")
+                + ": the values are not in HU"
+            )
+        if picture.slope == 0 or not math.isfinite(picture.slope):
+            raise InputError(f"the rescale slope is {picture.slope:g}")
+        if picture.rescale_type not in _HU_TYPES:
+            raise InputError(f"the values are {picture.rescale_type}, not HU")
+    watch = _TextWatch()
+    voxels, notes = _read(stack, lambda picture: (picture.slope or 1.0, picture.intercept or 0.0), watch, progress)
+    if any(picture.burned_in for picture in stack.pictures):
+        notes.append("the header says that text is burnt into the pictures: it may name the patient")
+    elif watch.found():
+        notes.append("something is burnt into every slice at the same place: it may be text that names the patient")
+    return Volume(to_image(stack, voxels, labels=False, outside=min(AIR_HU, float(voxels.min()))), tuple(notes))
+
+
+def read_scaled(stack: Stack, scale: Callable[[Picture], tuple[float, float]], progress: Progress = silent) -> Volume:
+    """Read a stack with a slope and an intercept for each slice, as float32; raises as ``read_ct`` does."""
+    voxels, notes = _read(stack, scale, None, progress, whole_numbers=False)
+    return Volume(to_image(stack, voxels, labels=False, outside=0.0), tuple(notes))
+
+
+class _TextWatch:
+    """Keeps the smallest and the largest value of each pixel over the slices."""
+
+    def __init__(self) -> None:
+        self.low: np.ndarray | None = None
+        self.high: np.ndarray | None = None
+
+    def see(self, values: np.ndarray) -> None:
+        if self.low is None or self.high is None:
+            self.low, self.high = values.copy(), values.copy()
+            return
+        np.minimum(self.low, values, out=self.low)
+        np.maximum(self.high, values, out=self.high)
+
+    def found(self) -> bool:
+        """Whether some pixels, but no large part of the picture, have one bright value in every slice."""
+        if self.low is None or self.high is None:
+            return False
+        fixed = (self.low == self.high) & (self.low > self.low.min() + _TEXT_ABOVE_AIR_HU)
+        return bool(_FEWEST_TEXT_PIXELS <= fixed.sum() <= _LARGEST_TEXT_SHARE * fixed.size)
+
+
+def _read(
+    stack: Stack,
+    scale: Callable[[Picture], tuple[float, float]],
+    watch: _TextWatch | None,
+    progress: Progress,
+    *,
+    whole_numbers: bool = True,
+) -> tuple[np.ndarray, list[str]]:
+    """Return the rescaled voxels (slice, row, column), int16 where every value fits, and notes."""
+    scales = {scale(picture) for picture in stack.pictures}
+    whole = whole_numbers and all(float(value).is_integer() for pair in scales for value in pair)
+    voxels = np.empty(stack.shape_zyx, dtype=np.int16 if whole else np.float32)
+    limits = np.iinfo(np.int16)
+    cut: list[int] = []
+    reader = _Frames()
+    for index, picture in enumerate(stack.pictures):
+        if index % 8 == 0:
+            progress(index / len(stack.pictures), f"reading slice {index + 1} of {len(stack.pictures)}")
+        try:
+            stored = reader.read(picture)
+        except InputError as error:
+            if not cut:
+                first = error.problems[0]
+            cut.append(index + 1)
+            continue
+        slope, intercept = scale(picture)
+        if not whole:
+            voxels[index] = stored * np.float32(slope) + np.float32(intercept)
+            continue
+        values = stored.astype(np.int32)
+        if slope != 1:
+            values *= int(slope)
+        values += int(intercept)
+        if voxels.dtype == np.int16 and (values.min() < limits.min or values.max() > limits.max):
+            voxels = voxels.astype(np.int32)
+        voxels[index] = values
+        if watch is not None:
+            watch.see(voxels[index])
+    if cut:
+        shown = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
+        raise InputError(
+            f"{len(cut)} of {len(stack.pictures)} slices cannot be read (number {shown} of the stack): {first}"
+        )
+    notes = list(stack.notes)
+    if any(picture.lossy for picture in stack.pictures):
+        notes.append("the pictures were compressed with loss: densities and textures are altered")
+    return voxels, notes
+
+
+class _Frames:
+    """Reads pixels of slices; a multi-frame file is decoded once and its frames are handed out."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._frames: np.ndarray | None = None
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """Return the stored values of one slice (row, column); InputError where they cannot be had."""
+        if picture.frame is None:
+            values = _decoded(picture.path)
+        else:
+            if picture.path != self._path:
+                self._frames, self._path = _decoded(picture.path), picture.path
+            frames = self._frames
+            if frames is None or frames.ndim == 2:
+                frames = frames[np.newaxis] if frames is not None else np.empty((0, 0, 0))
+            if picture.frame >= len(frames):
+                raise InputError("the file holds fewer frames than its header says")
+            values = frames[picture.frame]
+        if values.shape != (picture.rows, picture.columns):
+            raise InputError("the pixels do not fit the rows and columns of the header")
+        return values
+
+
+def _decoded(path: Path) -> np.ndarray:
+    try:
+        data = read_dataset(path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if "PixelData" not in data:
+        raise InputError("the file has no pixels; it is cut short or was stripped")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = _plain(data)
+        if plain is not None:
+            return plain
+        try:
+            return data.pixel_array
+        except Exception as error:  # decoders fail in any way there is
+            return _decoded_by_image_library(path, data, error)
+
+
+def _plain(data: Dataset) -> np.ndarray | None:
+    """Return the uncompressed 16-bit pixels of a single frame without copying; None where more care is needed."""
+    syntax = text(data.file_meta, "TransferSyntaxUID") if hasattr(data, "file_meta") else ""
+    usual = syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+    if not usual or data.BitsAllocated != 16 or data.BitsStored != 16 or int(data.get("NumberOfFrames") or 1) != 1:
+        return None
+    count = data.Rows * data.Columns
+    if data.get("SamplesPerPixel", 1) != 1:
+        return None
+    if len(data.PixelData) < 2 * count:
+        raise InputError("the file is cut short")
+    kind = "<i2" if data.PixelRepresentation else "<u2"
+    return np.frombuffer(data.PixelData, dtype=kind, count=count).reshape(data.Rows, data.Columns)
+
+
+def _decoded_by_image_library(path: Path, data: Dataset, error: Exception) -> np.ndarray:
+    """Decode with SimpleITK what pydicom has no decoder for, such as lossless JPEG; its rescaled values are scaled back."""
+    meta = getattr(data, "file_meta", None)
+    transfer = getattr(meta, "TransferSyntaxUID", None)
+    if transfer is None or not transfer.is_compressed or int(data.get("NumberOfFrames") or 1) != 1:
+        raise InputError(
+            f"the pixels cannot be decoded; the file is cut short or damaged ({type(error).__name__})"
+        ) from error
+    try:
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError as second:
+        raise InputError(
+            f"the pixels cannot be decoded (transfer syntax {transfer.name}); the file is damaged, or a decoder is missing: "
+            "pip install immunoradiomics[dicom]"
+        ) from second
+    slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
+    stored = (values.astype(np.float64) - intercept) / slope
+    return np.rint(stored.reshape(values.shape[-2:])).astype(np.int32)
