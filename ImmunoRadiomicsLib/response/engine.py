@@ -17,6 +17,7 @@ from .measurements import Measurement
 from .narrative import describe
 from .patterns import ClinicalCourse, Strictness, dissociated, first_evaluation, hyperprogression, pseudoprogression
 from .recist import BestResponseSettings, DatedResponse, RecistVisit, percent
+from .selection import too_many_targets
 from .uncertainty import (
     READER_SD_LN_DIAMETER,
     probability_of_further_growth,
@@ -112,14 +113,20 @@ def respond(
     dated = [DatedResponse(item.day - (treatment_start_day or 0), item.overall) for item in recist]
     letters = [(item.day, item.letter) for item in irecist]
     if settings.criterion == "irecist":
-        progression = irecist_rules.confirmed_progression_day(letters)
+        progression = irecist_rules.confirmed_progression_day(
+            letters, unconfirmed=settings.irecist.unconfirmed_progression_counts
+        )
     else:
         progression = next((item.day for item in recist if item.overall == "PD"), None)
     return Response(
         visits=visits,
         best_recist=recist_rules.best_response(dated, settings.best).response,
         best_recist_confirmed=recist_rules.confirmed_best_response(dated, settings.best).response,
-        best_irecist=irecist_rules.best_irecist([item.letter for item in irecist]),
+        best_irecist=irecist_rules.best_irecist(
+            irecist_rules.letters_that_count(
+                [(day - (treatment_start_day or 0), letter) for day, letter in letters], settings.best
+            )
+        ),
         progression_day=progression,
         kinetics=kinetics,
         hyperprogression=hyperprogression(kinetics, window, first, clinical),
@@ -217,10 +224,7 @@ def _probability_of_further_growth(
 def _warnings(
     measurements: Sequence[Measurement], course: Course, irecist: Sequence[IrecistVisit], growth: Sequence[str]
 ) -> tuple[str, ...]:
-    warnings = []
-    targets = {item.lesion: item.organ for item in measurements if item.role == "target"}
-    warnings += _too_many("target", targets)
-    warnings += _too_many("new target", {item.lesion: item.organ for item in measurements if item.role == "new-target"})
+    warnings = [text for text, _ in too_many(measurements)]
     for item in measurements:
         size = item.size_mm
         least = 15 if item.node else 10
@@ -240,15 +244,13 @@ def _warnings(
     return (*warnings, *growth)
 
 
-def _too_many(name: str, organs: Mapping[str, str]) -> list[str]:
-    result = []
-    if len(organs) > 5:
-        result.append(f"{len(organs)} {name} lesions; RECIST 1.1 takes 5 at most.")
-    for organ in sorted(set(organs.values()) - {""}):
-        count = sum(other == organ for other in organs.values())
-        if count > 2:
-            result.append(f"{count} {name} lesions in {organ}; RECIST 1.1 takes 2 per organ at most.")
-    return result
+def too_many(measurements: Sequence[Measurement]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what is said, and of which lesions, where a patient has more targets or new targets than the criteria take."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for role, name in (("target", "target"), ("new-target", "new target")):
+        lesions = {item.lesion: (item.lesion, item.organ, item.node) for item in measurements if item.role == role}
+        found += too_many_targets(list(lesions.values()), name)
+    return tuple(found)
 
 
 def _narrative(

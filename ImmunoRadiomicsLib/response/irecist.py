@@ -14,6 +14,7 @@ from .measurements import tenths
 from .recist import (
     NON_CR_NON_PD,
     NOT_SEARCHED,
+    BestResponseSettings,
     OverallLetter,
     RecistSettings,
     TargetHistory,
@@ -53,7 +54,8 @@ class IrecistSettings:
     ``missing_new_lesion_is_ne``: a known new lesion that was not evaluated makes the visit NE. ``ne_in_nadir``: complete sums of NE
     visits count for the nadir. ``other_non_target_confirms``: a further non-target lesion that progresses unequivocally is
     further growth where non-target lesions were the cause. ``vanished_new_lesion_confirms``: a new lesion first seen on a scan
-    that was too early counts at the next one even if it is gone by then.
+    that was too early counts at the next one even if it is gone by then. ``unconfirmed_progression_counts``: an iUPD that nothing
+    confirmed and no later iSD, iPR or iCR cancelled dates the progression, as the paper advises where follow-up ends there.
     """
 
     recist: RecistSettings = field(default_factory=RecistSettings)
@@ -68,6 +70,7 @@ class IrecistSettings:
     ne_in_nadir: bool = False
     other_non_target_confirms: bool = True
     vanished_new_lesion_confirms: bool = False
+    unconfirmed_progression_counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -510,8 +513,24 @@ def best_irecist(letters: Sequence[str]) -> str:
     return "iUPD" if "iUPD" in letters else "NE"
 
 
-def confirmed_progression_day(letters: Sequence[tuple[int, str]]) -> int | None:
-    """Return the day of the first iUPD of the block that ends in iCPD (only iUPD and NE between); None without iCPD."""
+def letters_that_count(letters: Sequence[tuple[int, str]], settings: BestResponseSettings) -> list[str]:
+    """Return the letters that the iBOR is chosen from; days count from the reference date.
+
+    Where ``isd_needs_min_days``, an iSD or NON-iCR/NON-iUPD before ``min_sd_days`` is NE.
+    """
+    return [
+        "NE"
+        if settings.isd_needs_min_days and letter in ("iSD", NON_ICR_NON_IUPD) and day < settings.min_sd_days
+        else letter
+        for day, letter in sorted(letters, key=lambda item: item[0])
+    ]
+
+
+def confirmed_progression_day(letters: Sequence[tuple[int, str]], *, unconfirmed: bool = False) -> int | None:
+    """Return the day of the first iUPD of the block that ends in iCPD (only iUPD and NE between); None without iCPD.
+
+    ``unconfirmed``: a block that the letters end in counts too, although nothing confirmed it.
+    """
     start: int | None = None
     for day, letter in sorted(letters, key=lambda item: item[0]):
         if letter == "iCPD":
@@ -520,7 +539,7 @@ def confirmed_progression_day(letters: Sequence[tuple[int, str]]) -> int | None:
             start = day if start is None else start
         elif letter != "NE":
             start = None
-    return None
+    return start if unconfirmed else None
 
 
 def duration_of_response(letters: Sequence[tuple[int, str]]) -> int | None:

@@ -81,8 +81,8 @@ def growth_difference(experimental: float | None, reference: float | None) -> fl
 class GrowthWindow:
     """The scans and sums that the growth before and after the baseline is computed from; days since baseline."""
 
-    reference_day: int | None
-    evaluation_day: int | None
+    reference_day: float | None
+    evaluation_day: float | None
     reference_mm: float | None
     baseline_mm: float | None
     evaluation_mm: float | None
@@ -126,12 +126,7 @@ def growth_window(
         common = tuple(lesion for lesion, days in sizes.items() if all(day in days for day in needed))
     if reference_day is not None and any(0 <= sizes[lesion][reference_day] < TOO_SMALL_MM for lesion in common):
         warnings.append("A target below 5 mm before the baseline counts as 5 mm.")
-    for name, interval in (
-        ("before the baseline", None if reference_day is None else -reference_day),
-        ("after the baseline", evaluation_day),
-    ):
-        if interval is not None and interval < SHORT_INTERVAL_DAYS:
-            warnings.append(f"Only {interval} days {name}: growth rates over less than 14 days explode.")
+    warnings += short_interval_warnings(reference_day, evaluation_day)
 
     def total(day: int | None) -> float | None:
         if day is None or not common:
@@ -160,6 +155,19 @@ def growth_window(
     )
 
 
+def short_interval_warnings(reference_day: float | None, evaluation_day: float | None) -> list[str]:
+    """Say which of the intervals before and after the baseline is too short for a growth rate; days since baseline."""
+    intervals = {
+        "before the baseline": None if reference_day is None else -reference_day,
+        "after the baseline": evaluation_day,
+    }
+    return [
+        f"Only {interval:g} days {name}: growth rates over less than {SHORT_INTERVAL_DAYS} days explode."
+        for name, interval in intervals.items()
+        if interval is not None and interval < SHORT_INTERVAL_DAYS
+    ]
+
+
 def _volume_at(
     lesion: str, day: int, size_mm: float | None, volumes_ml: Mapping[tuple[str, int], float]
 ) -> float | None:
@@ -170,7 +178,7 @@ def _volume_at(
 def assess_kinetics(window: GrowthWindow) -> Kinetics:
     """Return the growth rates of a window: TGR, TGK, their ratios and differences, doubling time, volume growth."""
 
-    def between(rate: str, first: float | None, second: float | None, days: int | None) -> float | None:
+    def between(rate: str, first: float | None, second: float | None, days: float | None) -> float | None:
         if first is None or second is None or days is None:
             return None
         functions = {"tgr": tumour_growth_rate, "tgk": tumour_growth_kinetics, "volume": volume_growth_rate}

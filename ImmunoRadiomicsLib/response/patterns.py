@@ -64,7 +64,7 @@ class FirstEvaluation:
     ``searched`` says whether anybody looked for new lesions.
     """
 
-    day: int
+    day: float
     progressed: bool | None
     baseline_mm: float | None
     sum_mm: float | None
@@ -327,7 +327,7 @@ def _matos(first: FirstEvaluation | None, increase: float | None, clinical: Clin
             any_of(steep, all_of(moderate, two_organs)),
         )
         reason = (
-            f"PD at first evaluation: {_known(first.progressed)}, on day {interval}; sum "
+            f"PD at first evaluation: {_known(first.progressed)}, on day {interval:g}; sum "
             f"{_word(gain, ' mm', '+.1f')} and {_word(_in_percent(increase), ' %', '+.0f')}; new lesions in 2 organs: {_known(two_organs)}"
         )
     return Definition(

@@ -182,7 +182,7 @@ def pecrit(recist: str, baseline: PetVisit, visit: PetVisit, settings: PetSettin
         return PetResponse(visit.day, "no benefit", "RECIST 1.1 PD", change)
     if recist != "SD" or change is None:
         return PetResponse(visit.day, "NE", "RECIST 1.1 or the uptake is not known", change)
-    benefit = change > settings.benefit_percent
+    benefit = not _reached(-change, -settings.benefit_percent)
     return PetResponse(
         visit.day,
         "benefit" if benefit else "no benefit",

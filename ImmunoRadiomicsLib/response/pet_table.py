@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .pet import PetLesion, PetResponse, PetSettings, PetVisit, impercist5, ipercist, percimt, percist
-from .text_table import find_columns, parse_date, read_table
+from .pet import PetLesion, PetResponse, PetSettings, PetVisit, impercist5, ipercist, pecrit, percimt, percist
+from .text_table import find_columns, parse_date, read_table, spelling
 
-PET_CRITERIA = ("percist", "impercist5", "ipercist", "percimt")
+PET_CRITERIA = ("percist", "impercist5", "ipercist", "percimt", "pecrit")
 PET_COLUMNS = ("patient", "day", "sul_peak_baseline", "sul_peak", "change_percent", "response", "rule")
 PET_BEST_COLUMNS = ("patient", "best", "progression_day")
 _ORDER = ("CMR", "PMR", "SMD", "UPMD", "CPMD", "PMD", "NE")
@@ -25,20 +25,26 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "diameter": ("functionaldiametermm", "diametermm", "longmm", "diameter"),
     "liver_mean": ("livermean", "livermeansul", "liversul"),
     "liver_sd": ("liversd", "liversdsul"),
+    "recist": ("recist", "recist11", "recistresponse", "overallresponse", "ctresponse"),
 }
 
 
 @dataclass(frozen=True)
 class PetCourse:
-    """The PETs of one patient in the order of their days; the first is the baseline."""
+    """The PETs of one patient in the order of their days; the first is the baseline.
+
+    ``recist`` is the RECIST 1.1 response at each, empty where it is not known; only PECRIT asks for it.
+    """
 
     patient: str
     visits: tuple[PetVisit, ...]
+    recist: tuple[str, ...] = ()
 
 
 def read_pet(path: Path) -> tuple[PetCourse, ...]:
-    """Read a table of uptake: patient, day or date, lesion, sul_peak; optional new, diameter_mm, liver_mean, liver_sd.
+    """Read a table of uptake: patient, day or date, lesion, sul_peak; optional new, diameter_mm, liver_mean, liver_sd, recist.
 
+    ``recist`` is the RECIST 1.1 response at that visit, which PECRIT asks for.
     An avid lesion has one row per PET. A PET without an avid lesion has one row without lesion and sul_peak. The first PET of a patient
     is the baseline.
 
@@ -57,6 +63,7 @@ def read_pet(path: Path) -> tuple[PetCourse, ...]:
     problems: list[str] = []
     found: dict[str, dict[int, list[PetLesion]]] = {}
     liver: dict[tuple[str, int], tuple[float | None, float | None]] = {}
+    recist: dict[tuple[str, int], str] = {}
     first_dates: dict[str, str] = {}
     for number, cells in raw:
         row = {key: cells[index] if index < len(cells) else "" for key, index in columns.items()}
@@ -70,6 +77,12 @@ def read_pet(path: Path) -> tuple[PetCourse, ...]:
         lesions = visits.setdefault(day, [])
         if values["liver_mean"] is not None:
             liver[row["patient"], day] = (values["liver_mean"], values["liver_sd"])
+        letter = row.get("recist", "").upper()
+        if letter in ("CR", "PR", "SD", "PD", "NE"):
+            if recist.setdefault((row["patient"], day), letter) != letter:
+                problems.append(f"{path}: row {number}: RECIST {letter} here and {recist[row['patient'], day]} before.")
+        elif spelling(letter) not in ("", "na", "nd", "bl", "baseline"):
+            problems.append(f"{path}: row {number}: RECIST response '{row['recist']}' is not known.")
         if not row["lesion"] and values["sul"] is None:
             continue
         if values["sul"] is None:
@@ -92,6 +105,7 @@ def read_pet(path: Path) -> tuple[PetCourse, ...]:
             tuple(
                 PetVisit(day, tuple(visits[day]), *liver.get((patient, day), (None, None))) for day in sorted(visits)
             ),
+            tuple(recist.get((patient, day), "") for day in sorted(visits)),
         )
         for patient, visits in found.items()
     )
@@ -129,6 +143,9 @@ def assess_pet(course: PetCourse, criteria: str, settings: PetSettings | None = 
     baseline, *later = course.visits
     if criteria == "ipercist":
         return ipercist(baseline, later, settings)
+    if criteria == "pecrit":
+        letters = course.recist[1:] or ("",) * len(later)
+        return tuple(pecrit(letter, baseline, visit, settings) for letter, visit in zip(letters, later, strict=True))
     if criteria == "percimt":
         return tuple(percimt(baseline, visit) for visit in later)
     judge = impercist5 if criteria == "impercist5" else percist
@@ -153,7 +170,12 @@ def pet_rows(course: PetCourse, responses: Sequence[PetResponse]) -> list[list[o
 
 
 def pet_best_row(course: PetCourse, responses: Sequence[PetResponse]) -> list[object]:
-    """Return the row of `PET_BEST_COLUMNS`: the best response before a (confirmed) progression and the day of that progression."""
+    """Return the row of `PET_BEST_COLUMNS`: the best response before a (confirmed) progression and the day of that progression.
+
+    PECRIT reads one early PET: its first reading that can be made counts, and it knows no progression of its own.
+    """
+    if any(item.letter in ("benefit", "no benefit") for item in responses):
+        return [course.patient, next(item.letter for item in responses if item.letter != "NE"), None]
     final = "CPMD" if any(item.letter in ("UPMD", "CPMD") for item in responses) else "PMD"
     end = next((index for index, item in enumerate(responses) if item.letter == final), None)
     considered = responses if end is None else responses[: end + 1]

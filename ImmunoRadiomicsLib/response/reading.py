@@ -12,7 +12,16 @@ from typing import Literal
 
 from ..errors import InputError
 from .measurements import NORMAL_NODE_MM, ROLES, Measurement, Role, Status
-from .text_table import EMPTY, find_columns, parse_date, parse_number, read_table, spelling, whole_day
+from .text_table import (
+    EMPTY,
+    find_columns,
+    parse_date,
+    parse_number,
+    read_table,
+    spelling,
+    suspected_misspellings,
+    whole_day,
+)
 
 BASELINE_WINDOW_DAYS = 28
 LARGEST_MM = 1000
@@ -24,7 +33,8 @@ class PatientMeasurements:
     """What a table says about one patient.
 
     ``measurements`` count days from the baseline scan. ``day_offset`` is the day that the table itself gives to the
-    baseline: add it to a day to speak in the table's days. ``treatment_start_day`` counts from the baseline scan.
+    baseline: add it to a day to speak in the table's days. ``treatment_start_day`` counts from the baseline scan. ``first_row``
+    has the first row of every lesion.
     """
 
     patient: str
@@ -34,6 +44,7 @@ class PatientMeasurements:
     symptoms_worse: tuple[int, ...] = ()
     ecog: tuple[tuple[int, int], ...] = ()
     volumes_ml: tuple[tuple[str, int, float], ...] = ()
+    first_row: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,6 +249,20 @@ class _RowReader:
                 f"{path}: row 1: no column {', '.join(missing)} (found: {', '.join(header)}). "
                 "A table of measurements has patient, day or date, lesion, role, organ, node, long_mm, short_mm, status."
             )
+        suspects = suspected_misspellings(
+            [name for index, name in enumerate(header) if index not in {column.index for column in self.sizes}],
+            _COLUMNS | self._missing_sizes(),
+        )
+        if suspects:
+            raise InputError([f"{path}: row 1: {text}" for text in suspects])
+
+    def _missing_sizes(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes that the table has no column of; one of any axis will do."""
+        axes = {column.axis for column in self.sizes}
+        if "size" in axes:
+            return {}
+        names = {"long_mm": ("longmm", *_LONG), "short_mm": ("shortmm", *_SHORT)}
+        return {name: words for name, words in names.items() if name.removesuffix("_mm") not in axes}
 
     def cell(self, cells: Sequence[str], key: str) -> str:
         index = self.columns.get(key)
@@ -401,13 +426,19 @@ def read_measurements(path: Path, *, prebaseline: bool = False) -> MeasurementTa
     Raises
     ------
     InputError
-        With every problem of the table and its row: unknown role or status, units mixed within a lesion, a visit given
+        With every problem of the table and its row: a column that is missing or nearly the name of a missing one, unknown role or status, units mixed within a lesion, a visit given
         twice, a negative size, a target without baseline, a visit before the baseline, a role that changes, a new lesion at
         baseline, a size that contradicts the status.
     """
     header, raw = read_table(path)
     reader = _RowReader(path, header)
     rows = [reader.row(number, cells) for number, cells in raw]
+    if not reader.sizes and any(
+        row.role in ("target", "new-target", "new") and row.status != "not evaluated" for row in rows
+    ):
+        raise InputError(
+            f"{path}: row 1: no column long_mm or short_mm for the sizes of the targets (found: {', '.join(header)})."
+        )
     notes: list[str] = []
     short_used = any(row.short_mm is not None for row in rows)
     patients = []
@@ -529,6 +560,7 @@ def _read_patient(
         tuple(sorted({day_of[row.number] for row in rows if row.symptoms})),
         tuple(sorted({(day_of[row.number], row.ecog) for row in rows if row.ecog is not None})),
         tuple((row.lesion, day_of[row.number], row.volume_ml) for row in rows if row.volume_ml is not None),
+        tuple((lesion, own[0].number) for lesion, own in by_lesion.items()),
     )
 
 

@@ -27,7 +27,8 @@ class RecistSettings:
     ``sticky_pr``: once the 30 % decrease was reached, the response stays PR until progression; ``sticky_after_pd``: even
     after it. ``zero_nadir_pd``: from a nadir of 0, 5 mm are progression. ``partial_pd``: measured targets that alone meet
     progression are PD although others are missing. ``backdate_equivocal``: an equivocal new lesion
-    that is confirmed later dates the progression back to its first sight. ``node_reappearance_mm``: the short axis at which a
+    that is confirmed later dates the progression back to its first sight. ``reappearance_is_pd``: a target that is seen again
+    after an overall complete response is progression at any size. ``node_reappearance_mm``: the short axis at which a
     node counts as reappeared after an overall complete response. ``new_lesion_persists``: a new lesion that disappears again
     still makes every later visit PD, since RECIST 1.1 knows no way back.
     """
@@ -37,6 +38,7 @@ class RecistSettings:
     zero_nadir_pd: bool = True
     partial_pd: bool = True
     backdate_equivocal: bool = True
+    reappearance_is_pd: bool = True
     node_reappearance_mm: float = 10.0
     new_lesion_persists: bool = True
 
@@ -149,7 +151,7 @@ def assess_targets(
         return answer(
             "PD", f"sum {in_mm(part)} mm is {_change(part, nadir)} from the nadir of {in_mm(nadir)} mm{missing}"
         )
-    if history.overall_cr and returned:
+    if settings.reappearance_is_pd and history.overall_cr and returned:
         return answer("PD", f"reappearance of {', '.join(returned)} after a complete response", reappeared=True)
     if total is None:
         return answer("NE", f"{visit.missing} of {len(visit.targets)} targets not evaluated")
@@ -274,6 +276,8 @@ class BestResponseSettings:
     PR and its confirmation is accepted. ``drop_after_pd``: assessments after the first PD do not count. ``missing_as_ne``: no
     assessment at all is NE, not MISSING. ``early_as_table_3``: where a response is followed by a weaker assessment before
     ``min_sd_days``, answer as Table 3 prints it (a CR that is lost is PD, a PR that is lost is SD), not NE.
+    ``isd_needs_min_days``: the iBOR counts stable disease only from ``min_sd_days`` on, as the best response does; Table 3 of
+    iRECIST names no such time.
     """
 
     min_sd_days: int = 42
@@ -283,6 +287,7 @@ class BestResponseSettings:
     drop_after_pd: bool = True
     missing_as_ne: bool = False
     early_as_table_3: bool = False
+    isd_needs_min_days: bool = False
 
 
 _LOST = {("CR", "PR"): "PD", ("CR", "SD"): "PD", ("PR", "SD"): "SD"}
@@ -321,11 +326,11 @@ def _weaker(item: DatedResponse, settings: BestResponseSettings) -> DatedRespons
 def best_response(responses: Sequence[DatedResponse], settings: BestResponseSettings | None = None) -> BestResponse:
     """Return the best overall response without confirmation.
 
-    The order is CR, PR, SD (not before ``min_sd_days``), NON-CR/NON-PD, PD, NE, ND; of equals the first day counts. An SD that
-    came too early is NE.
+    The order is CR, PR, SD (not before ``min_sd_days``), NON-CR/NON-PD, PD, NE; of equals the first day counts. An SD that
+    came too early is NE. An assessment that was not done (`ND`) is none.
     """
     settings = settings or BestResponseSettings()
-    items = _considered(responses, settings)
+    items = [item for item in _considered(responses, settings) if item.response != "ND"]
     return _best([item if item.response in ("CR", "PR") else _weaker(item, settings) for item in items], settings)
 
 

@@ -67,6 +67,29 @@ def organ_group(organ: str, *, node: bool) -> str:
     return plain.removesuffix("s") if plain in ("kidneys", "adrenals", "ovaries", "breasts") else plain
 
 
+def too_many_targets(
+    lesions: Sequence[tuple[str, str, bool]], name: str = "target", *, most: int = 5, most_per_organ: int = 2
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what is said, and of which lesions, where there are more targets than RECIST 1.1 takes.
+
+    ``lesions`` are (lesion, organ, node). All of them stay in the sum: leaving one out afterwards would be a choice by result.
+    """
+    found = []
+    if len(lesions) > most:
+        names = tuple(lesion for lesion, _, _ in lesions)
+        found.append((f"{len(names)} {name} lesions; RECIST 1.1 takes {most} at most. All are in the sum.", names))
+    groups: dict[str, list[str]] = {}
+    for lesion, organ, node in lesions:
+        if organ or node:
+            groups.setdefault(organ_group(organ, node=node), []).append(lesion)
+    for organ in sorted(groups):
+        if len(groups[organ]) > most_per_organ:
+            text = f"{len(groups[organ])} {name} lesions in {organ} ({', '.join(groups[organ])}); "
+            text += f"RECIST 1.1 takes {most_per_organ} per organ at most. All are in the sum."
+            found.append((text, tuple(groups[organ])))
+    return tuple(found)
+
+
 def smallest_measurable_mm(*, node: bool, slice_thickness_mm: float, always_twice: bool = False) -> float:
     """Return the smallest size that is measurable: 10 mm, or 15 mm for the short axis of a node, on slices up to 5 mm.
 

@@ -1,4 +1,4 @@
-"""``immunoradiomics respond``: from a table of measurements or of visit responses to tables of responses."""
+"""``immunoradiomics respond``: from a table of measurements, visit responses, uptake or sums to tables of responses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..errors import InputError
 from ..files import whole_file
 from .burden import CRITERIA as BURDEN_CRITERIA
 from .burden import BurdenVisit, assess_burden, best_burden
-from .engine import ResponseSettings, respond
-from .irecist import IrecistSettings, best_irecist, confirmed_progression_day
+from .engine import ResponseSettings, respond, too_many
+from .growth_table import RATES, growth_rows, is_growth_table, rates_of, read_sums
+from .irecist import IrecistSettings
 from .pet_table import (
     PET_BEST_COLUMNS,
     PET_COLUMNS,
@@ -28,67 +29,43 @@ from .pet_table import (
     read_pet,
 )
 from .reading import PatientMeasurements, read_measurements
-from .recist import (
-    BestResponseSettings,
-    DatedResponse,
-    best_response,
-    confirmed_best_response,
-    progression_day,
-)
-from .text_table import find_columns, parse_date, read_table
+from .recist import BestResponseSettings
+from .settings import setting_names, with_settings
+from .text_table import read_table
 from .uncertainty import READER_SD_LN_DIAMETER
+from .visit_table import best_of_visits, is_visit_table, read_visit_responses
 
 RESPONSE_COLUMNS = (
     "patient", "day", "sum_mm", "baseline_mm", "nadir_mm", "target", "non_target", "new_lesion", "recist", "irecist", "rule",
 )  # fmt: skip
 BEST_COLUMNS = ("patient", "bor", "confirmed_bor", "ibor", "progression_day")
-CRITERIA = ("recist1.1", "irecist", *BURDEN_CRITERIA, *PET_CRITERIA)
-
-_LETTERS = {
-    **{letter.lower(): letter for letter in ("CR", "PR", "SD", "PD", "NE", "ND")},
-    **{f"i{letter}".lower(): f"i{letter}" for letter in ("CR", "PR", "SD", "UPD", "CPD")},
-    **dict.fromkeys(("noncrnonpd", "nn", "nonpd", "ncrnpd", "noncrpd"), "NON-CR/NON-PD"),
-    **dict.fromkeys(("nonicrnoniupd", "nonicrnonipd", "inoncrnonpd"), "NON-iCR/NON-iUPD"),
-    **dict.fromkeys(("completeresponse", "complete"), "CR"),
-    **dict.fromkeys(("partialresponse", "partial"), "PR"),
-    **dict.fromkeys(("stabledisease", "stable"), "SD"),
-    **dict.fromkeys(("progressivedisease", "progression", "progressed"), "PD"),
-    **dict.fromkeys(("notevaluable", "inevaluable", "unevaluable", "notassessable", "unknown", "ine"), "NE"),
-    **dict.fromkeys(("notdone", "missing", "na", ""), "ND"),
-}
-_VISIT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "patient": ("patient", "patientid", "subject", "subjectid", "usubjid", "subjid", "case", "caseid", "id"),
-    "day": ("day", "days", "studyday", "visitday", "ady", "rsdy", "dayssincebaseline"),
-    "date": ("date", "visitdate", "adt", "rsdtc", "assessmentdate"),
-    "reference": ("referencedate", "treatmentstart", "treatmentstartdate", "trtsdt", "startdate", "randdt"),
-    "response": (
-        "response", "overall", "overallresponse", "avalc", "rsstresc", "rsorres", "visitresponse", "timepointresponse", "recist",
-    ),
-    "irecist": ("irecist", "iresponse", "immuneresponse"),
-}  # fmt: skip
-_TO_RECIST = {"iCR": "CR", "iPR": "PR", "iSD": "SD", "iUPD": "PD", "iCPD": "PD", "NON-iCR/NON-iUPD": "NON-CR/NON-PD"}
+CRITERIA = ("recist1.1", "irecist", *BURDEN_CRITERIA, *PET_CRITERIA, "growth")
+_MOST_MESSAGES = 20
 
 
 @dataclass(frozen=True)
 class TableSettings:
     """What `respond_table` is asked to do beyond the criteria; see `ResponseSettings`.
 
-    ``prebaseline`` accepts visits before the baseline, ``narrative`` and ``growth`` are further files to write.
+    ``prebaseline`` accepts visits before the baseline; ``narrative``, ``growth``, ``warnings`` and ``plots`` are further files
+    (a folder of them) to write.
     """
 
     response: ResponseSettings = field(default_factory=ResponseSettings)
     prebaseline: bool = False
     narrative: Path | None = None
     growth: Path | None = None
+    warnings: Path | None = None
     plots: Path | None = None
 
 
 @dataclass(frozen=True)
 class TableResult:
-    """The files that were written and what the reader had to assume."""
+    """The files that were written, what the reader had to assume or doubts, and the warnings of each patient's response."""
 
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSettings | None = None) -> TableResult:
@@ -97,7 +74,8 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
     A table of measurements (see `read_measurements`) gives ``out`` with a row per visit and `best.csv` beside it with a row per
     patient. A table of visit responses (patient, day, response) gives ``out`` with a row per patient. RECIST 1.1 and iRECIST are
     always given; ``criteria`` decides whose sums, nadir, target response, rule and progression day are, and adds a column for
-    any other criterion. The metabolic criteria read a table of uptake instead (see `read_pet`). Days are those of the table; the least duration of stable disease counts from day 0 of the table, or
+    any other criterion. The metabolic criteria read a table of uptake instead (see `read_pet`); `growth`, or a table of sums (see
+    `read_sums`), gives growth rates and every definition of hyperprogression, one row per patient. Days are those of the table; the least duration of stable disease counts from day 0 of the table, or
     from the baseline where that is later.
 
     Nothing is written unless everything could be computed, and no file is ever half-written.
@@ -123,17 +101,21 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
             )
         )
     header, _ = read_table(table)
-    columns = find_columns(header, _VISIT_COLUMNS)
-    lesions = find_columns(
-        header, {"lesion": ("lesion", "lesionid", "trlnkid", "tulnkid", "lnkid", "role", "lesionrole")}
-    )
-    if ("response" in columns or "irecist" in columns) and not lesions:
-        best = _best_of_visits(table, settings.response.best, immune=immune)
+    if is_growth_table(header):
+        return TableResult(_write_all({out: growth_rows(read_sums(table))}))
+    if is_visit_table(header) and name != "growth":
+        best = [
+            best_of_visits(patient, settings.response.best, settings.response.irecist, immune=immune)
+            for patient in read_visit_responses(table)
+        ]
         return TableResult(_write_all({out: (BEST_COLUMNS, best)}))
-    _not_beside(out, beside)
-    read = read_measurements(table, prebaseline=settings.prebaseline)
+    if name != "growth":
+        _not_beside(out, beside)
+    read = read_measurements(table, prebaseline=settings.prebaseline or name == "growth")
     response = replace(settings.response, criterion="irecist" if immune else "recist1.1")
     results = [(patient, _respond(patient, response)) for patient in read.patients]
+    if name == "growth":
+        return TableResult(_write_all({out: _growth_table(results)}), read.notes)
     extra = {patient.patient: _burden(patient, name) for patient in read.patients} if name in BURDEN_CRITERIA else {}
     column = name.replace("-", "_")
     files: dict[Path, tuple[Sequence[str], Iterable[Sequence[object]]] | str] = {
@@ -157,6 +139,9 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
         files[settings.narrative] = "".join(f"{patient.patient}: {result.narrative}\n" for patient, result in results)
     if settings.growth is not None:
         files[settings.growth] = _growth_table(results)
+    warnings = tuple(text for patient, result in results for text in _warnings(table, patient, result))
+    if settings.warnings is not None:
+        files[settings.warnings] = "".join(f"{text}\n" for text in warnings)
     if settings.plots is not None:
         from .plots import cohort_plots
 
@@ -164,7 +149,20 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
             [(patient.patient, patient.day_offset, result) for patient, result in results]
         ).items():
             files[settings.plots / f"{plot}.svg"] = svg
-    return TableResult(_write_all(files), read.notes)
+    return TableResult(_write_all(files), read.notes, warnings)
+
+
+def _warnings(table: Path, patient: PatientMeasurements, result: Response) -> list[str]:
+    """Return the warnings of one patient, with the rows of the lesions where there are too many of them."""
+    first_row = dict(patient.first_row)
+    rows = {
+        text: ", ".join(str(number) for number in sorted(first_row[lesion] for lesion in lesions))
+        for text, lesions in too_many(patient.measurements)
+    }
+    return [
+        f"{table}: rows {rows[text]}: {patient.patient} has {text}" if text in rows else f"{patient.patient}: {text}"
+        for text in result.warnings
+    ]
 
 
 def _not_beside(out: Path, beside: Path) -> None:
@@ -265,118 +263,13 @@ def _growth_table(
     results: Sequence[tuple[PatientMeasurements, Response]],
 ) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
     """Return growth rates and the answer of every atypical pattern, one row per patient."""
-    rates = (
-        "tgr_reference_percent_per_month",
-        "tgr_experimental_percent_per_month",
-        "tgr_ratio",
-        "tgr_difference_percent_per_month",
-        "tgk_reference_mm_per_month",
-        "tgk_experimental_mm_per_month",
-        "tgk_ratio",
-        "doubling_time_days",
-    )
     patterns: list[str] = []
     rows = []
     for patient, result in results:
         definitions = (*result.hyperprogression, *result.dissociated, result.pseudoprogression)
         patterns = [item.id for item in definitions]
-        values = [getattr(result.kinetics, rate) for rate in rates]
-        rows.append(
-            [patient.patient, *(None if value is None else f"{value:.6g}" for value in values)]
-            + [item.answer for item in definitions]
-        )
-    return ("patient", *rates, *patterns), rows
-
-
-def _best_of_visits(table: Path, settings: BestResponseSettings, *, immune: bool) -> list[list[object]]:
-    """Read visit responses and return the best responses of every patient."""
-    header, raw = read_table(table)
-    columns = find_columns(header, _VISIT_COLUMNS)
-    problems: list[str] = []
-    if "patient" not in columns or not {"day", "date"} & set(columns):
-        raise InputError(
-            f"{table}: row 1: a table of visit responses has patient, day (or date) and response (found: {', '.join(header)})."
-        )
-    by_patient: dict[str, list[tuple[int, int, str, str]]] = {}
-    references: dict[str, str] = {}
-    for number, cells in raw:
-        row = {key: cells[index] if index < len(cells) else "" for key, index in columns.items()}
-        patient = row["patient"]
-        if not patient:
-            problems.append(f"{table}: row {number}: the patient is missing.")
-        letters: list[str] = []
-        for key in ("response", "irecist"):
-            text = row.get(key, "")
-            letter = _LETTERS.get("".join(character for character in text.lower() if character.isalnum()))
-            if letter is None:
-                problems.append(f"{table}: row {number}: response '{text}' is not known.")
-            letters.append(letter or "ND")
-        try:
-            day = _visit_day(row, references)
-        except ValueError as error:
-            problems.append(f"{table}: row {number}: {error}")
-            continue
-        if any(other == day for _, other, _, _ in by_patient.get(patient, [])):
-            problems.append(
-                f"{table}: row {number}: duplicate visit: patient {patient} already has a response on day {day}."
-            )
-        by_patient.setdefault(patient, []).append((number, day, letters[0], letters[1]))
-    if problems:
-        raise InputError(problems)
-    return [
-        _best_of(patient, visits, settings, immune=immune, both={"response", "irecist"} <= set(columns))
-        for patient, visits in by_patient.items()
-    ]
-
-
-def _visit_day(row: Mapping[str, str], references: dict[str, str]) -> int:
-    if row.get("day"):
-        try:
-            value = float(row["day"].replace(",", "."))
-        except ValueError:
-            raise ValueError(f"day '{row['day']}' is not a number.") from None
-        if not value.is_integer():
-            raise ValueError(f"day '{row['day']}' is not a whole number.")
-        return int(value)
-    text = row.get("date", "")
-    reference = row.get("reference") or references.get(row["patient"])
-    if not reference:
-        raise ValueError("a date needs a column reference_date (start of treatment), or give the day since it.")
-    references[row["patient"]] = reference
-    try:
-        return (parse_date(text) - parse_date(reference)).days
-    except ValueError:
-        raise ValueError(f"date '{text}' or '{reference}' is not understood. Write it as 2024-03-02.") from None
-
-
-def _best_of(
-    patient: str,
-    visits: Sequence[tuple[int, int, str, str]],
-    settings: BestResponseSettings,
-    *,
-    immune: bool,
-    both: bool,
-) -> list[object]:
-    ordered = sorted(visits, key=lambda item: item[1])
-    first = [(day, response) for _, day, response, _ in ordered]
-    second = [(day, response) for _, day, _, response in ordered]
-    if not both and any(response in _TO_RECIST for _, response in [*first, *second]):
-        second = first if any(response in _TO_RECIST for _, response in first) else second
-        first = second
-    immune_letters = [(day, letter) for day, letter in second if letter != "ND"]
-    has_immune = any(letter in _TO_RECIST for _, letter in immune_letters)
-    dated = [DatedResponse(day, _TO_RECIST.get(letter, letter)) for day, letter in first]
-    if has_immune and (immune or not both):
-        progression = confirmed_progression_day(immune_letters)
-    else:
-        progression = progression_day(dated)
-    return [
-        patient,
-        best_response(dated, settings).response,
-        confirmed_best_response(dated, settings).response,
-        best_irecist([letter for _, letter in immune_letters]) if has_immune else "",
-        progression,
-    ]
+        rows.append([patient.patient, *rates_of(result.kinetics), *(item.answer for item in definitions)])
+    return ("patient", *RATES, *patterns), rows
 
 
 def _text(value: object) -> str:
@@ -405,7 +298,12 @@ def _write_all(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``respond`` on a table to a parser."""
-    parser.add_argument("measurements", type=Path, metavar="MEASUREMENTS.csv", help="measurements, or visit responses")
+    parser.add_argument(
+        "measurements",
+        type=Path,
+        metavar="MEASUREMENTS.csv",
+        help="measurements, visit responses, uptake (metabolic criteria), or sums of diameters (growth)",
+    )
     parser.add_argument("--criteria", default="irecist", help=f"one of {', '.join(CRITERIA)} (default: irecist)")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RESPONSE.csv", help="the table of responses to write"
@@ -446,6 +344,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--growth", type=Path, metavar="FILE.csv", help="also write growth rates and atypical patterns")
     parser.add_argument("--narrative", type=Path, metavar="FILE.txt", help="also write the findings in words")
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"any other choice where the criteria leave one, repeatable: {', '.join(setting_names())}",
+    )
+    parser.add_argument("--warnings", type=Path, metavar="FILE.txt", help="also write all warnings")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw spider, waterfall and swimmer plots (SVG)")
 
 
@@ -465,7 +371,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     if wrong:
         raise InputError(wrong)
-    settings = TableSettings(
+    response = with_settings(
         ResponseSettings(
             irecist=IrecistSettings(tolerance_days=args.tolerance_days, stable_new_lesion=args.stable_new_lesion),
             best=BestResponseSettings(
@@ -479,12 +385,20 @@ def run(args: argparse.Namespace) -> int:
             reader_sd_ln_diameter=args.reader_sd,
             pseudoprogression=args.pseudoprogression,
         ),
+        args.setting,
+    )
+    settings = TableSettings(
+        response,
         prebaseline=args.prebaseline,
         narrative=args.narrative,
         growth=args.growth,
+        warnings=args.warnings,
         plots=args.plots,
     )
     result = respond_table(args.measurements, args.criteria, args.out, settings=settings)
-    for note in result.notes:
-        print(note, file=sys.stderr)
+    messages = (*result.notes, *result.warnings)
+    for text in messages[:_MOST_MESSAGES]:
+        print(text, file=sys.stderr)
+    if len(messages) > _MOST_MESSAGES:
+        print(f"and {len(messages) - _MOST_MESSAGES} more; --warnings FILE.txt writes all.", file=sys.stderr)
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import datetime
+import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows[1:]
 
 
-def find_columns(header: Sequence[str], names: dict[str, tuple[str, ...]]) -> dict[str, int]:
+def find_columns(header: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
     """Return where each known column is; of several spellings in one table the first listed synonym wins."""
     spelled = [spelling(name) for name in header]
     found = {}
@@ -64,6 +65,21 @@ def find_columns(header: Sequence[str], names: dict[str, tuple[str, ...]]) -> di
                 found[key] = spelled.index(synonym)
                 break
     return found
+
+
+def suspected_misspellings(header: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return a sentence for every column that is not known but nearly the name of one that the table lacks."""
+    found = find_columns(header, names)
+    known = {synonym for synonyms in names.values() for synonym in synonyms}
+    either = {"day", "date"} if {"day", "date"} & set(found) else set()
+    missing = {synonyms[0]: key for key, synonyms in names.items() if key not in found and key not in either}
+    result = []
+    for name in header:
+        bare = spelling(name)
+        near = [] if bare in known else difflib.get_close_matches(bare, missing, n=1, cutoff=0.8)
+        if near:
+            result.append(f"column '{name}' is not known; is it {missing[near[0]]}? Rename it, or leave it out.")
+    return result
 
 
 def parse_number(text: str) -> Decimal | None:

@@ -327,7 +327,10 @@ def test_names_warnings_and_best_responses_of_a_patient():
     assert [visit.timepoint for visit in response.visits] == ["followup-1", "followup-2"]
     assert (response.best_recist, response.best_recist_confirmed, response.best_irecist) == ("PR", "PR", "iPR")
     assert response.progression_day is None
-    assert "3 target lesions in liver; RECIST 1.1 takes 2 per organ at most." in response.warnings
+    assert (
+        "3 target lesions in liver (T0, T1, T2); RECIST 1.1 takes 2 per organ at most. All are in the sum."
+        in response.warnings
+    )
     assert any("T9 is 8 mm at baseline" in text for text in response.warnings)
 
 
