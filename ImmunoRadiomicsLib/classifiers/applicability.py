@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..analysis import Lesion, LesionObservation
+from ..study import Acquisition
 from .bundles import Bundle
 from .case import Case
 from .distance import share_farther_out
@@ -84,12 +85,42 @@ def patient_doubts(case: Case) -> Iterator[Doubt]:
                 f"the lungs have a mean of {lungs.mean_hu:.0f} HU, which no aerated lung on CT has: is this a CT in HU?",
             )
     for record in case.timepoints:
-        if max(record.spacing_mm) > SLICE_LIMIT_MM:
+        # Overlapping slices are thicker than their distance tells.
+        nominal = record.acquisition.slice_thickness_mm if record.acquisition else None
+        thickness = max(*record.spacing_mm, nominal or 0.0)
+        if thickness > SLICE_LIMIT_MM:
             yield Doubt(
                 "caution",
-                f"{record.name} has slices of {max(record.spacing_mm):g} mm, thicker than the {SLICE_LIMIT_MM:g} mm that "
+                f"{record.name} has slices of {thickness:g} mm, thicker than the {SLICE_LIMIT_MM:g} mm that "
                 "measurements are made on",
             )
+
+
+def acquisition_doubts(case: Case) -> Iterator[Doubt]:
+    """Yield where a follow-up was made otherwise than the baseline, so that densities differ with nothing changed in the patient."""
+    made = {record.name: record.acquisition for record in case.timepoints}
+    before = made.get(case.baseline)
+    for name, after in made.items():
+        if before is None or after is None or name == case.baseline:
+            continue
+        for what, first, second in (
+            ("tube voltage", _kilovolts(before), _kilovolts(after)),
+            ("reconstruction kernel", before.kernel, after.kernel),
+            ("intravenous contrast", _contrast(before), _contrast(after)),
+        ):
+            if first is not None and second is not None and first != second:
+                yield Doubt(
+                    "caution",
+                    f"{name} differs from {case.baseline} in the {what} ({second}, before: {first}), which shifts densities",
+                )
+
+
+def _kilovolts(acquisition: Acquisition) -> str | None:
+    return None if acquisition.kvp is None else f"{acquisition.kvp:g} kV"
+
+
+def _contrast(acquisition: Acquisition) -> str | None:
+    return None if acquisition.contrast is None else "given" if acquisition.contrast else "not given"
 
 
 def alignment_doubts(case: Case, timepoint: str) -> Iterator[Doubt]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..analysis import Definition, Evidence, Flag, Level, LungChange, LungMeasures
-from .applicability import Applicability, Doubt, input_doubts, patient_doubts
+from .applicability import Applicability, Doubt, acquisition_doubts, input_doubts, patient_doubts
 from .bundles import Bundle
 from .case import Case
 from .engine import Posterior, Reading, evaluate, level_of, missing
@@ -234,6 +234,7 @@ def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
             "caution",
             "a dense zone of the baseline lungs needs a reader: interstitial abnormality or shallow inspiration",
         )
+    yield from acquisition_doubts(case)
     compared = {item.timepoint for item in changes if item.assessable}
     for record in case.timepoints:
         if record.day > 0 and record.name not in compared:

@@ -10,9 +10,10 @@ import pytest
 from classifier_cases import case, lesion, lung_change, lungs, response, study, timepoints, visit
 from scipy.special import expit, logit
 
-from ImmunoRadiomicsLib.analysis import AlignmentQuality, AlignmentRecord, Features, Flag
+from ImmunoRadiomicsLib.analysis import AlignmentQuality, AlignmentRecord, Features, Flag, TimepointRecord
 from ImmunoRadiomicsLib.classifiers import assess
 from ImmunoRadiomicsLib.classifiers.pneumonitis import extent_class
+from ImmunoRadiomicsLib.study import Acquisition
 
 
 def flags(**changes: Any) -> tuple[Flag, Flag, Flag]:
@@ -465,6 +466,31 @@ def test_a_treatment_that_is_not_known_to_be_immunotherapy_is_a_doubt(treatment:
     for answer in flags(study=study(**treatment)):
         assert answer.applicability == "caution"
         assert words in answer.reason
+
+
+def acquired(before: Acquisition, after: Acquisition) -> tuple[TimepointRecord, ...]:
+    return tuple(
+        dataclasses.replace(record, acquisition=made)
+        for record, made in zip(timepoints(), (before, after), strict=True)
+    )
+
+
+def test_another_scanner_setting_at_the_follow_up_is_a_doubt_about_densities() -> None:
+    before = Acquisition(kvp=120.0, kernel="B30f", contrast=True, slice_thickness_mm=1.25)
+    assert "shifts densities" not in pneumonitis(timepoints=acquired(before, before)).reason
+    after = dataclasses.replace(before, kvp=100.0, kernel="B70f", contrast=False)
+    answer = pneumonitis(timepoints=acquired(before, after))
+    assert answer.applicability == "caution"
+    for words in ("tube voltage (100 kV, before: 120 kV)", "kernel (B70f, before: B30f)", "(not given, before: given)"):
+        assert words in answer.reason
+    assert "shifts densities" not in pneumonitis(timepoints=acquired(before, Acquisition())).reason
+
+
+def test_a_nominal_thickness_counts_where_slices_overlap() -> None:
+    thick = Acquisition(slice_thickness_mm=7.5)
+    for answer in flags(timepoints=acquired(thick, thick)):
+        assert answer.applicability != "applicable"
+        assert "slices of 7.5 mm" in answer.reason
 
 
 @pytest.mark.parametrize("what", ["a child", "MRI in the place of CT"])
