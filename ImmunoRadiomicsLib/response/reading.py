@@ -15,8 +15,8 @@ from .measurements import NORMAL_NODE_MM, ROLES, Measurement, Role, Status
 from .text_table import (
     EMPTY,
     find_columns,
-    parse_date,
     parse_number,
+    parse_partial_date,
     read_table,
     spelling,
     suspected_misspellings,
@@ -239,6 +239,7 @@ class _RowReader:
     def __init__(self, path: Path, header: Sequence[str]):
         self.path = path
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.columns = find_columns(header, _COLUMNS)
         self.sizes = _size_columns(header)
         missing = [key for key in ("patient", "lesion", "role") if key not in self.columns]
@@ -347,10 +348,13 @@ class _RowReader:
             if text.lower() in EMPTY:
                 return None
             try:
-                return parse_date(text)
+                date, partial = parse_partial_date(text)
             except ValueError:
                 self.problem(number, f"date '{text}' is not understood. Write it as 2024-03-02.")
                 return None
+            if partial:
+                self.notes.append(f"{self.path}: date {text} has no day: it is taken for the {date}.")
+            return date
 
         patient, lesion = self.cell(cells, "patient"), self.cell(cells, "lesion")
         if not patient:
@@ -420,14 +424,15 @@ def read_measurements(path: Path, *, prebaseline: bool = False) -> MeasurementTa
     decimal comma, semicolons), meaning is not.
 
     The baseline of a patient is the visit that a timepoint column calls so; else day 0; else the last day before day 0 (days then
-    count from the start of treatment, and so do dates with a column treatment_start); else the first visit. Earlier visits are an error unless the timepoint column calls them `prebaseline` or
+    count from the start of treatment, and so do dates with a column treatment_start); else the first visit, if that is no later
+    than day 28. Earlier visits are an error unless the timepoint column calls them `prebaseline` or
     ``prebaseline`` is set; they are then kept with negative days.
 
     Raises
     ------
     InputError
         With every problem of the table and its row: a column that is missing or nearly the name of a missing one, unknown role or status, units mixed within a lesion, a visit given
-        twice, a negative size, a target without baseline, a visit before the baseline, a role that changes, a new lesion at
+        twice, a negative size, no baseline or a target without baseline, a visit before the baseline, a role that changes, a new lesion at
         baseline, a size that contradicts the status.
     """
     header, raw = read_table(path)
@@ -439,11 +444,13 @@ def read_measurements(path: Path, *, prebaseline: bool = False) -> MeasurementTa
         raise InputError(
             f"{path}: row 1: no column long_mm or short_mm for the sizes of the targets (found: {', '.join(header)})."
         )
-    notes: list[str] = []
+    notes = reader.notes
     short_used = any(row.short_mm is not None for row in rows)
     patients = []
     for patient in dict.fromkeys(row.patient for row in rows if row.patient):
-        own = [row for row in rows if row.patient == patient]
+        own = [row for row in rows if row.patient == patient and row.lesion]
+        if not own:
+            continue
         item = _read_patient(reader, patient, own, short_used=short_used, prebaseline=prebaseline, notes=notes)
         if item is not None:
             patients.append(item)
@@ -522,6 +529,17 @@ def _read_patient(
     if placed is None:
         return None
     day_of, offset = placed
+    if (
+        rows[0].day is not None
+        and offset > BASELINE_WINDOW_DAYS
+        and not any(row.visit in _BASELINE_WORDS for row in rows)
+    ):
+        reader.problem(
+            min(row.number for row in rows),
+            f"no baseline: the first visit of {patient} is on day {offset}. The baseline is day 0, or is called baseline in a "
+            "column timepoint.",
+        )
+        return None
     for row in rows:
         if day_of[row.number] < 0 and not prebaseline and row.visit not in _PREBASELINE_WORDS:
             reader.problem(

@@ -104,11 +104,12 @@ def respond_table(table: Path, criteria: str, out: Path, *, settings: TableSetti
     if is_growth_table(header):
         return TableResult(_write_all({out: growth_rows(read_sums(table))}))
     if is_visit_table(header) and name != "growth":
+        visits = read_visit_responses(table)
         best = [
             best_of_visits(patient, settings.response.best, settings.response.irecist, immune=immune)
-            for patient in read_visit_responses(table)
+            for patient in visits.patients
         ]
-        return TableResult(_write_all({out: (BEST_COLUMNS, best)}))
+        return TableResult(_write_all({out: (BEST_COLUMNS, best)}), visits.notes)
     if name != "growth":
         _not_beside(out, beside)
     read = read_measurements(table, prebaseline=settings.prebaseline or name == "growth")

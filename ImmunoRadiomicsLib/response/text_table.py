@@ -31,7 +31,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     Raises
     ------
     InputError
-        If the file is missing, is not text, or has no header and row.
+        If the file is missing, is not text, has no header and row, or has rows of more cells than the header.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -52,6 +52,13 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if len(rows) < 2:
         raise InputError(f"{path}: the table is empty. It needs a header and at least one row.")
     header = rows[0][1]
+    wide = [
+        f"{path}: row {number}: has {len(cells)} cells, the header has {len(header)}. Quote a cell that holds the delimiter."
+        for number, cells in rows[1:]
+        if any(cells[len(header) :])
+    ]
+    if wide:
+        raise InputError(wide)
     return header, rows[1:]
 
 
@@ -116,6 +123,19 @@ def parse_date(text: str) -> datetime.date:
         except ValueError:
             continue
     raise ValueError(text)
+
+
+def parse_partial_date(text: str) -> tuple[datetime.date, bool]:
+    """Return a date, and whether its day was missing: 2024-03 is read as the middle of the month, 2024-03-15.
+
+    Raises
+    ------
+    ValueError
+        As `parse_date`.
+    """
+    if re.fullmatch(r"\d{4}-\d{2}(-{1,2})?", text.strip()):
+        return parse_date(f"{text.strip()[:7]}-15"), True
+    return parse_date(text), False
 
 
 def whole_day(text: str) -> int:

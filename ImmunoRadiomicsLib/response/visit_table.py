@@ -15,7 +15,7 @@ from .recist import (
     confirmed_best_response,
     progression_day,
 )
-from .text_table import EMPTY, find_columns, parse_date, read_table, spelling, suspected_misspellings, whole_day
+from .text_table import EMPTY, find_columns, parse_partial_date, read_table, spelling, suspected_misspellings, whole_day
 
 _LETTERS = {
     **{letter.lower(): letter for letter in ("CR", "PR", "SD", "PD", "NE", "ND")},
@@ -72,6 +72,14 @@ class PatientResponses:
     last_day: int | None = None
 
 
+@dataclass(frozen=True)
+class VisitTable:
+    """A table of visit responses, one entry per patient in the order of the table, and what the reader had to assume."""
+
+    patients: tuple[PatientResponses, ...]
+    notes: tuple[str, ...] = ()
+
+
 def is_visit_table(header: Sequence[str]) -> bool:
     """Whether a header is that of a table of visit responses: it has a response, and no lesion or role."""
     columns = find_columns(header, VISIT_COLUMNS)
@@ -79,7 +87,7 @@ def is_visit_table(header: Sequence[str]) -> bool:
     return bool({"response", "irecist"} & set(columns)) and not find_columns(header, lesions)
 
 
-def read_visit_responses(path: Path) -> tuple[PatientResponses, ...]:
+def read_visit_responses(path: Path) -> VisitTable:
     """Read a table of visit responses, one row per visit in any order.
 
     Columns: patient, day (or date with reference_date), response; optional irecist, and last_day (or last_date) after which no
@@ -121,7 +129,7 @@ def read_visit_responses(path: Path) -> tuple[PatientResponses, ...]:
     result = tuple(reader.patient(patient, rows) for patient, rows in cells_of.items())
     if reader.problems:
         raise InputError([text for _, text in sorted(reader.problems)])
-    return result
+    return VisitTable(result, tuple(dict.fromkeys(reader.notes)))
 
 
 class _Reader:
@@ -131,6 +139,7 @@ class _Reader:
         self.path = path
         self.columns = columns
         self.problems: list[tuple[int, str]] = []
+        self.notes: list[str] = []
 
     def problem(self, number: int, text: str) -> None:
         self.problems.append((number, f"{self.path}: row {number}: {text}"))
@@ -215,10 +224,14 @@ class _Reader:
             self.problem(number, "a date needs a column reference_date (start of treatment), or give the day since it.")
             return None
         try:
-            return (parse_date(text) - parse_date(reference)).days
+            days = (parse_partial_date(text)[0] - parse_partial_date(reference)[0]).days
         except ValueError:
             self.problem(number, f"date '{text}' or '{reference}' is not understood. Write it as 2024-03-02.")
             return None
+        for date in (text, reference):
+            if parse_partial_date(date)[1]:
+                self.notes.append(f"{self.path}: date {date} has no day: it is taken for the middle of the month.")
+        return days
 
 
 def best_of_visits(

@@ -137,7 +137,7 @@ def test_nothing_after_the_last_day_counts(tmp_path):
 
 def test_a_row_of_the_baseline_is_no_assessment_and_gives_the_reference(tmp_path):
     table = write(tmp_path, "patient,date,response\nA,2024-01-01,Baseline\nA,2024-02-20,SD\nA,2024-02-01,NED\n")
-    patient = read_visit_responses(table)[0]
+    patient = read_visit_responses(table).patients[0]
     assert [(item.day, item.response) for item in patient.recist] == [(31, "NE"), (50, "SD")]
     with pytest.raises(InputError, match="row 1: dates need a column reference_date") as caught:
         read_visit_responses(write(tmp_path, "patient,date,response\nA,2024-01-01,PR\nA,2024-02-20,SD\n"))
@@ -313,3 +313,32 @@ def test_pecrit_reads_uptake_and_recist(tmp_path):
             "--out",
             tmp_path / "o.csv",
         )
+
+
+def test_a_date_without_a_day_is_the_middle_of_its_month_and_said(tmp_path, capsys):
+    table = write(
+        tmp_path,
+        "patient,date,lesion,role,size_mm\nA,2024-01-02,T1,target,20\nA,2024-02,T1,target,22\nA,2024-03-06,T1,target,10\n",
+    )
+    command(table, "--criteria", "recist1.1", "--out", tmp_path / "o.csv")
+    assert [(row["day"], row["recist"]) for row in read(tmp_path / "o.csv")] == [("44", "SD"), ("64", "PR")]
+    assert "date 2024-02 has no day: it is taken for the 2024-02-15." in capsys.readouterr().err
+    visits = write(tmp_path, "patient,date,reference_date,response\nA,2024-02,2024-01-02,SD\n")
+    command(visits, "--criteria", "recist1.1", "--out", tmp_path / "o.csv")
+    assert read(tmp_path / "o.csv")[0]["bor"] == "SD"
+    assert "date 2024-02 has no day" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("A,56,T1,target,lung,0,50,40,\nA,112,T1,target,lung,0,50,40,\n", "row 2: no baseline: the first visit of A is on day 56"),
+        ("A,0,T1,target,lung,0,50,40,\nA,56,T1,target,lung,0,50,5,40,0,measured\n", "row 3: has 11 cells, the header has 9"),
+        ("A,0,T1,target,lung,0,50,40,\nA,56,,target,lung,0,50,40,\n", "row 3: the lesion is missing"),
+    ],
+)  # fmt: skip
+def test_a_table_without_baseline_or_with_shifted_cells_is_refused(tmp_path, rows, message):
+    with pytest.raises(InputError) as caught:
+        command(write(tmp_path, HEADER + rows), "--out", tmp_path / "o.csv")
+    assert len(caught.value.problems) == 1
+    assert message in caught.value.problems[0]
