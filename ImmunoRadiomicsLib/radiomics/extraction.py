@@ -25,6 +25,7 @@ from ..errors import InputError, StageError
 from ..images import RegionMask
 from ..progress import Progress, silent
 from .cache import Cache
+from .ibsi import VERSION as IBSI_VERSION
 from .measurement import Parameters, measure, pyradiomics
 from .preparation import Source, UnmeasurableError
 from .presets import Preset
@@ -146,6 +147,7 @@ def software_versions() -> dict[str, str]:
     versions = {
         "engine": f"pyradiomics through ImmunoRadiomics extraction {ENGINE_VERSION}",
         "pyradiomics": str(pyradiomics().__version__),
+        "ibsi engine": IBSI_VERSION,
         "numpy": np.__version__,
         "SimpleITK": sitk.Version_VersionString(),
         "python": platform.python_version(),
@@ -222,7 +224,7 @@ def _key(volume_digest: str, region: RegionMask, preset: Preset, versions: dict[
 
 
 def _measured(source: Source, region: RegionMask, parameters: Parameters) -> _Outcome:
-    """Measure one region; whatever pyradiomics cannot do with it becomes its reason."""
+    """Measure one region; whatever the engine cannot do with it becomes its reason."""
     try:
         return _Outcome(None, measure(source, region, parameters))
     except UnmeasurableError as error:
@@ -230,7 +232,7 @@ def _measured(source: Source, region: RegionMask, parameters: Parameters) -> _Ou
     except MemoryError:
         return _Outcome("the region needs more memory than there is; a larger bin width or voxel needs less", {})
     except (ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-        return _Outcome(f"pyradiomics could not measure the region ({' '.join(str(error).split())[:200]})", {})
+        return _Outcome(f"the region could not be measured ({' '.join(str(error).split())[:200]})", {})
 
 
 @contextlib.contextmanager
@@ -252,8 +254,8 @@ def _run_here(
         for task in pending:
             groups.setdefault(task.source, []).append(task)
         for (timepoint, _), tasks in groups.items():
-            parameters = tasks[0].preset.to_pyradiomics()
-            source = Source(volumes[timepoint], parameters["setting"])
+            parameters = tasks[0].preset.parameters()
+            source = Source(volumes[timepoint], parameters.get("setting", {}))
             for task in tasks:
                 finish(task, _measured(source, task.region, parameters))
 
@@ -282,7 +284,7 @@ def _serve(link: connection.Connection) -> None:
             image.SetSpacing(spacing)
             image.SetOrigin(origin)
             image.SetDirection(direction)
-            source = Source(image, parameters["setting"])
+            source = Source(image, parameters.get("setting", {}))
 
 
 def _received(link: connection.Connection) -> Any:
@@ -376,7 +378,7 @@ def _assign(
             volume = volumes[task.region.timepoint]
             array = sitk.GetArrayViewFromImage(volume)
             geometry = (volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection())
-            worker.link.send((array, *geometry, task.preset.to_pyradiomics()))
+            worker.link.send((array, *geometry, task.preset.parameters()))
             worker.source = task.source
         worker.link.send(task.region)
     except (BrokenPipeError, ConnectionError) as error:

@@ -17,6 +17,8 @@ import SimpleITK as sitk
 from ..errors import MissingDependencyError
 from ..images import RegionMask
 from .filters import Derived, derive
+from .ibsi import IbsiSettings
+from .ibsi import measure as measure_by_standard
 from .preparation import Prepared, Source, UnmeasurableError, require_size
 from .surface import surface_of
 
@@ -55,13 +57,15 @@ def measure(source: Source, region: RegionMask, parameters: Parameters) -> dict[
     region
         On the grid of the volume.
     parameters
-        ``Preset.to_pyradiomics()``.
+        ``Preset.parameters()``.
 
     Raises
     ------
     UnmeasurableError
         If the preset or the definitions exclude the region.
     """
+    if "engine" in parameters:
+        return measure_by_standard(source.volume, region, IbsiSettings.from_mapping(parameters))
     settings = parameters["setting"]
     if not source.finite:
         raise UnmeasurableError("the volume has voxels that are not finite numbers")

@@ -43,7 +43,7 @@ class Source:
     volume
         A scalar 3D image.
     settings
-        Those of ``Preset.to_pyradiomics()["setting"]``.
+        Those of pyradiomics, as ``Preset.to_pyradiomics()`` returns them under "setting".
     """
 
     def __init__(self, volume: sitk.Image, settings: dict[str, Any]):
@@ -52,6 +52,11 @@ class Source:
         self._finite: bool | None = None
         self._volume = volume
         self._image: sitk.Image | None = None
+
+    @property
+    def volume(self) -> sitk.Image:
+        """The volume as it was given."""
+        return self._volume
 
     @property
     def finite(self) -> bool:

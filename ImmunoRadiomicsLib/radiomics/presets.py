@@ -3,6 +3,9 @@
 A preset is a pyradiomics parameter file. The shipped ones lie in ``Resources/Presets``; their leading comment lines are
 the title and the rationale, so that every file can be given to pyradiomics unchanged. A user's own parameter file is
 accepted as it is, but read strictly: pyradiomics ignores a misspelt keyword argument, which changes results in silence.
+
+A file that begins with ``engine: ibsi`` asks for the features of the image biomarker standard instead, with its own keys
+(``ibsi-preset.schema.json``).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..resources import resource
+from .ibsi.settings import IbsiSettings, contradictions
 
 # A value is a truth value, a number, a word, None or a tuple of numbers, as the key demands.
 Settings = MappingProxyType[str, Any]
@@ -91,7 +95,8 @@ class Preset:
 
     ``classes`` are (class, feature names) in the order of the file. ``settings`` are those of the file over the
     defaults of pyradiomics; every bin width is a float, because a whole number makes pyradiomics compute the edges of the bins
-    in the type of the image, where they overflow.
+    in the type of the image, where they overflow. With ``ibsi`` the features are those of the image biomarker standard and
+    its settings count; the others say only what the work will cost.
     """
 
     name: str
@@ -100,11 +105,12 @@ class Preset:
     image_types: tuple[ImageType, ...]
     classes: tuple[tuple[str, tuple[str, ...]], ...]
     settings: Settings
+    ibsi: IbsiSettings | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of all features, always the same and in this order, whether or not a region allows them."""
-        return tuple(self._columns())
+        return tuple(self._columns()) if self.ibsi is None else self.ibsi.columns
 
     def _columns(self) -> Iterator[str]:
         for name, features in self.classes:
@@ -121,8 +127,12 @@ class Preset:
     @property
     def sha256(self) -> str:
         """The identity of what is computed: equal for presets that differ in name and wording only."""
-        text = json.dumps(self.to_pyradiomics(), sort_keys=True)
+        text = json.dumps(self.parameters(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what a parameter file of this preset holds, for the engine that it asks for."""
+        return self.to_pyradiomics() if self.ibsi is None else {"engine": "ibsi", **self.ibsi.to_mapping()}
 
     def to_pyradiomics(self) -> dict[str, dict[str, Any]]:
         """Return the parameters as ``radiomics.featureextractor.RadiomicsFeatureExtractor`` takes them."""
@@ -133,11 +143,11 @@ class Preset:
         }
 
     def to_yaml(self) -> str:
-        """Return the text of a parameter file that pyradiomics reads, with the title and rationale as comments."""
+        """Return the text of a parameter file, with the title and rationale as comments."""
         import yaml
 
         comment = "\n".join(f"# {line}".rstrip() for line in (self.title, "", *self.rationale.splitlines()))
-        return f"{comment}\n{yaml.safe_dump(self.to_pyradiomics(), sort_keys=False)}"
+        return f"{comment}\n{yaml.safe_dump(self.parameters(), sort_keys=False)}"
 
 
 def preset_names() -> tuple[str, ...]:
@@ -146,7 +156,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name_or_path: str | Path) -> Preset:
-    """Read a shipped preset by its name, or a pyradiomics parameter file (YAML or JSON) by its path.
+    """Read a shipped preset by its name, or a parameter file (YAML or JSON) by its path.
 
     Raises
     ------
@@ -188,6 +198,9 @@ def parse_preset(text: str, path: Path) -> Preset:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no parameters. Start from one of the shipped presets.")
+    title, rationale = _heading(text)
+    if "engine" in content:
+        return _ibsi_preset(content, path, title, rationale)
 
     schema = json.loads(resource("Schemas", "preset.schema.json").read_text(encoding="utf-8"))
     problems = [f"{path}: {problem}" for problem in _violations(content, schema, schema, "")]
@@ -196,7 +209,6 @@ def parse_preset(text: str, path: Path) -> Preset:
     if problems:
         raise InputError(problems)
 
-    title, rationale = _heading(text)
     setting = {**DEFAULTS, **_normalised(content.get("setting"))}
     types = content.get("imageType") or {"Original": {}}
     image_types = tuple(
@@ -206,6 +218,20 @@ def parse_preset(text: str, path: Path) -> Preset:
     wanted = content.get("featureClass") or dict.fromkeys(known)
     classes = tuple((name, tuple(features or _defaults(name, known[name]))) for name, features in wanted.items())
     return Preset(path.stem, title or path.stem, rationale, image_types, classes, MappingProxyType(setting))
+
+
+def _ibsi_preset(content: dict[str, Any], path: Path, title: str, rationale: str) -> Preset:
+    schema = json.loads(resource("Schemas", "ibsi-preset.schema.json").read_text(encoding="utf-8"))
+    problems = [f"{path}: {problem}" for problem in _violations(content, schema, schema, "")]
+    if not problems:
+        problems = [f"{path}: {problem}" for problem in contradictions(content)]
+    if problems:
+        raise InputError(problems)
+    ibsi = IbsiSettings.from_mapping(content)
+    spacing = ibsi.interpolation.spacing_mm if ibsi.interpolation else None
+    settings = MappingProxyType({**DEFAULTS, "resampledPixelSpacing": spacing})
+    image_types = (ImageType("Original", settings),)
+    return Preset(path.stem, title or path.stem, rationale, image_types, (), settings, ibsi)
 
 
 def _defaults(name: str, features: tuple[str, ...]) -> tuple[str, ...]:
