@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import slicer
+from slicer.i18n import tr as _
+
 from . import engineFolder
 
 # Asked to stop, the engine writes what it has finished; after this it is killed. Together under two seconds.
@@ -226,18 +229,24 @@ def _progress(line: str) -> EngineProgress | None:
 def pythonExecutable() -> str:
     """Return Slicer's Python for processes; outside the application, the running one.
 
+    Slicer's launcher puts PythonSlicer on the path; it lies beside the application in ``<Slicer>/bin``. ``sys.executable`` is
+    the application itself where that is older than 5.13, and must then never be started in its place.
+
     :raises RuntimeError: if there is none.
     """
     found = shutil.which("PythonSlicer")
     if found:
         return found
     suffix = ".exe" if os.name == "nt" else ""
-    candidates = [Path(sys.executable), Path(sys.executable).with_name(f"PythonSlicer{suffix}")]
+    application = getattr(slicer, "app", None)
+    homes = [Path(application.slicerHome)] if application is not None else []
+    candidates = [home / "bin" / f"PythonSlicer{suffix}" for home in homes]
+    candidates += [Path(sys.executable).with_name(f"PythonSlicer{suffix}"), Path(sys.executable)]
     candidates += [Path(sys.prefix) / "bin" / name for name in (f"PythonSlicer{suffix}", "python3")]
     for candidate in candidates:
         if "python" in candidate.name.lower() and candidate.is_file():
             return str(candidate)
-    raise RuntimeError("PythonSlicer was not found. Install Slicer again.")
+    raise RuntimeError(_("PythonSlicer was not found. Install Slicer again."))
 
 
 def engineEnvironment() -> dict[str, str]:

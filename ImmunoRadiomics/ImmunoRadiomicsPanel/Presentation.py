@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from .Timepoints import TransformUse
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ImmunoRadiomicsLib.analysis import AlignmentRecord, Analysis, Evidence, Flag
 
@@ -148,20 +150,48 @@ def visitRows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     return [_("Visit"), _("Day"), _("Sum (mm)"), _("RECIST 1.1"), _("iRECIST"), _("Rule")], rows
 
 
-def alignmentRows(records: Sequence[AlignmentRecord]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and one row per follow-up: how well it lies on the baseline."""
+def lungRows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
+    """Return headings and one row per follow-up and part of the lungs: what is new against the aligned baseline."""
+    rows = []
+    for change in analysis.lung_changes:
+        if change.assessable:
+            figures = [
+                _figure(change.new_ground_glass_ml, 1),
+                _figure(change.new_consolidation_ml, 1),
+                _figure(change.new_opacity_percent, 2),
+            ]
+        else:
+            figures = [_("not assessable"), "", ""]
+        rows.append([change.timepoint, change.part, *figures, change.reason])
+    headings = [_("Time point"), _("Part"), _("Ground glass (ml)"), _("Consolidation (ml)"), _("Of the lung (%)")]
+    return [*headings, _("Remarks")], rows
+
+
+def alignmentRows(
+    records: Sequence[AlignmentRecord], accepted: Collection[str], used: Mapping[str, TransformUse]
+) -> tuple[list[str], list[list[str]]]:
+    """Return headings and one row per time point: how it lies on the baseline, how well, and whether the user has accepted it."""
+    made = {
+        TransformUse.NONE: _("automatic"),
+        TransformUse.START: _("from a transform"),
+        TransformUse.REPLACE: _("own transform"),
+    }
     rows = [
         [
             record.timepoint,
+            made[used.get(record.timepoint, TransformUse.NONE)],
             record.quality.verdict,
+            _("accepted") if record.timepoint in accepted else "",
             _figure(record.quality.expected_error_mm, 1),
             _figure(record.quality.lung_dice, 3),
-            _figure(record.quality.lung_correlation, 2),
+            _figure(record.quality.correlation, 2),
+            _figure(record.quality.maximum_displacement_mm, 1),
             "; ".join(record.quality.reasons),
         ]
         for record in records
     ]
-    return [_("Time point"), _("Verdict"), _("Error (mm)"), _("Lung Dice"), _("Correlation"), _("Remarks")], rows
+    headings = [_("Time point"), _("Alignment"), _("Verdict"), _("Review"), _("Error (mm)"), _("Lung Dice")]
+    return [*headings, _("Correlation"), _("Largest shift (mm)"), _("Remarks")], rows
 
 
 def _figure(value: float | None, digits: int) -> str:

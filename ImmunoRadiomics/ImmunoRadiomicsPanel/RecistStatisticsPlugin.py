@@ -7,7 +7,7 @@ import vtk
 from SegmentStatisticsPlugins import SegmentStatisticsPluginBase
 from slicer.i18n import tr as _
 
-from .Logic import volumeImage
+from .Nodes import volumeImage
 
 
 class RecistStatisticsPlugin(SegmentStatisticsPluginBase):

@@ -1,18 +1,19 @@
-"""The two tables that are edited: time points, and what segments are."""
+"""The tables that are edited: time points, what segments are, and which lesion a segment belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .Timepoints import Role, SegmentMeaning, TimepointRow
+from .Timepoints import Kind, Role, SegmentMeaning, TimepointRow, TransformUse
 
 _ROLES = tuple(Role)
-_KINDS: tuple[bool | None, ...] = (None, False, True)
+_KINDS = tuple(Kind)
 _LESION_ROLES = ("", "target", "non-target")
 
 
@@ -28,6 +29,22 @@ def fillTable(table: Any, headings: Sequence[str], rows: Sequence[Sequence[str]]
             item.setToolTip(text)
             table.setItem(index, column, item)
     table.resizeColumnsToContents()
+
+
+def fillCheckedTable(
+    table: Any, headings: Sequence[str], rows: Sequence[Sequence[str]], checked: Sequence[bool]
+) -> None:
+    """Show texts in a QTableWidget, each row with a box that can be checked."""
+    fillTable(table, headings, rows)
+    for index, wanted in enumerate(checked):
+        item = table.item(index, 0)
+        item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+        item.setCheckState(qt.Qt.Checked if wanted else qt.Qt.Unchecked)
+
+
+def checkedRows(table: Any) -> list[int]:
+    """Return the indices of the rows whose box is checked."""
+    return [index for index in range(table.rowCount) if table.item(index, 0).checkState() == qt.Qt.Checked]
 
 
 def selectedRow(table: Any) -> int:
@@ -107,6 +124,7 @@ class TimepointTable(_EditedTable):
     def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
         headings = [_("Role"), _("Date"), _("CT"), _("Segmentation"), _("No lesion")]
         super().__init__(table, headings, (2, 3), onEdited)
+        self._shown: list[TimepointRow] = []
 
     def _newEditors(self) -> _Editors:
         date = qt.QLineEdit()
@@ -131,6 +149,7 @@ class TimepointTable(_EditedTable):
 
     def show(self, rows: Sequence[TimepointRow]) -> None:
         """Show rows, changing only what differs."""
+        self._shown = list(rows)
         self._resize(len(rows))
         for editors, row in zip(self._editors, rows, strict=True):
             role, date, volume, segmentation, absent = editors.widgets
@@ -144,19 +163,24 @@ class TimepointTable(_EditedTable):
             editors.block(False)
 
     def rows(self) -> list[TimepointRow]:
-        """Return what the table shows."""
+        """Return what the table shows, with what was shown of each row elsewhere."""
         found = []
-        for editors in self._editors:
+        for editors, shown in zip(self._editors, self._shown, strict=True):
             role, date, volume, segmentation, absent = editors.widgets
-            found.append(
-                TimepointRow(
-                    volume.currentNode(),
-                    segmentation.currentNode(),
-                    date.text.strip(),
-                    _ROLES[role.currentIndex],
-                    absent.checked,
-                )
+            row = replace(
+                shown,
+                volume=volume.currentNode(),
+                segmentation=segmentation.currentNode(),
+                date=date.text.strip(),
+                role=_ROLES[role.currentIndex],
+                noVisibleLesions=absent.checked,
             )
+            if row.volume is not shown.volume:
+                # A transform, and what was said about it, belongs to the scan that it was made for.
+                row = replace(row, transform=None, transformUse=TransformUse.NONE, accepted="")
+            if row.segmentation is not shown.segmentation:
+                row = replace(row, links={})
+            found.append(row)
         return found
 
 
@@ -173,7 +197,7 @@ class SegmentTable(_EditedTable):
         return _Editors(
             [
                 qt.QLabel(),
-                _choice([_("automatic"), _("lesion"), _("lymph node")], self._changed),
+                _choice([kind.label() for kind in _KINDS], self._changed),
                 organ,
                 _choice([_("automatic"), _("target"), _("non-target")], self._changed),
             ]
@@ -186,7 +210,7 @@ class SegmentTable(_EditedTable):
             name, kind, organ, role = editors.widgets
             editors.block(True)
             name.setText(meaning.segment)
-            kind.setCurrentIndex(_KINDS.index(meaning.node))
+            kind.setCurrentIndex(_KINDS.index(meaning.kind))
             if organ.text.strip() != meaning.organ:
                 organ.setText(meaning.organ)
             role.setCurrentIndex(_LESION_ROLES.index(meaning.role))
@@ -203,3 +227,63 @@ class SegmentTable(_EditedTable):
                 )
             )
         return found
+
+
+@dataclass(frozen=True)
+class CorrespondenceRow:
+    """One segment of a time point: the lesions that it can belong to, which one it does, and what the engine thinks of that.
+
+    ``choice`` is `automatic`, `own`, `nothing` or `lesion:` and the lesion's name.
+    """
+
+    index: int
+    timepoint: str
+    segment: str
+    lesions: tuple[str, ...]
+    choice: str
+    found: str
+    remark: str
+
+
+AUTOMATIC, OWN, NOTHING, LESION = "automatic", "own", "nothing", "lesion:"
+
+
+class CorrespondenceTable(_EditedTable):
+    """Which lesion every segment belongs to; automatic shows what the engine has found."""
+
+    def __init__(self, table: Any, onEdited: Callable[[CorrespondenceRow, str], None]) -> None:
+        super().__init__(table, [_("Time point"), _("Segment"), _("Belongs to"), _("Remark")], (3,), lambda: None)
+        self._onChosen = onEdited
+        self._rows: list[CorrespondenceRow] = []
+        self._choices: list[list[str]] = []
+
+    def _newEditors(self) -> _Editors:
+        number = len(self._editors)
+        combo = _choice([], lambda *_arguments: self._chosen(number))
+        return _Editors([qt.QLabel(), qt.QLabel(), combo, qt.QLabel()])
+
+    def _chosen(self, number: int) -> None:
+        if number < len(self._rows):
+            combo = self._editors[number].widgets[2]
+            self._onChosen(self._rows[number], self._choices[number][combo.currentIndex])
+
+    def show(self, rows: Sequence[CorrespondenceRow]) -> None:
+        """Show one row per segment, changing only what differs."""
+        if list(rows) == self._rows:
+            return
+        self._rows = list(rows)
+        self._choices = [[AUTOMATIC, *(LESION + name for name in row.lesions), OWN, NOTHING] for row in rows]
+        self._resize(len(rows))
+        for editors, row, choices in zip(self._editors, rows, self._choices, strict=True):
+            timepoint, segment, combo, remark = editors.widgets
+            editors.block(True)
+            timepoint.setText(row.timepoint)
+            segment.setText(row.segment)
+            automatic = _("automatic: {lesion}").format(lesion=row.found) if row.found else _("automatic")
+            combo.clear()
+            combo.addItems([automatic, *row.lesions, _("a lesion of its own"), _("not a lesion")])
+            combo.setCurrentIndex(choices.index(row.choice) if row.choice in choices else 0)
+            remark.setText(row.remark)
+            remark.setToolTip(row.remark)
+            editors.block(False)
+        self.table.resizeColumnsToContents()

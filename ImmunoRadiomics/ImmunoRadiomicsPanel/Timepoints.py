@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import enum
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import slicer
@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 _COUNT = "timepointCount"
 _SEGMENTS = "segmentMeanings"
+_NODES = ("Volume", "Segmentation", "Transform")
 
 
 class Role(enum.Enum):
@@ -28,15 +29,31 @@ class Role(enum.Enum):
         return texts[self.value]
 
 
+class TransformUse(enum.Enum):
+    """What a transform node that the user has chosen for a time point is for."""
+
+    NONE = ""
+    START = "start"
+    REPLACE = "replace"
+
+
 @dataclass(frozen=True)
 class TimepointRow:
-    """One imaging date as the user has entered it: nodes, a date as a text (YYYY-MM-DD) and the role."""
+    """One imaging date as the user has entered it: nodes, a date as a text (YYYY-MM-DD) and the role.
+
+    ``links`` says by the names of segments which lesion they belong to; None: a lesion of its own. ``accepted`` is the fingerprint
+    of the alignment that the user has looked at and found good.
+    """
 
     volume: Any = None
     segmentation: Any = None
     date: str = ""
     role: Role = Role.FOLLOWUP
     noVisibleLesions: bool = False
+    transform: Any = None
+    transformUse: TransformUse = TransformUse.NONE
+    links: Mapping[str, str | None] = field(default_factory=dict)
+    accepted: str = ""
 
     def day(self) -> datetime.date | None:
         """Return the date, None where the text is no date."""
@@ -46,14 +63,34 @@ class TimepointRow:
             return None
 
 
+class Kind(enum.Enum):
+    """What a segment is."""
+
+    AUTOMATIC = ""
+    LESION = "lesion"
+    NODE = "node"
+    ORGAN = "organ"
+    NOTHING = "nothing"
+
+    def label(self) -> str:
+        texts = {
+            "": _("automatic"),
+            "lesion": _("lesion"),
+            "node": _("lymph node"),
+            "organ": _("organ"),
+            "nothing": _("not a lesion"),
+        }
+        return texts[self.value]
+
+
 @dataclass(frozen=True)
 class SegmentMeaning:
-    """What a segment is. Empty texts and None mean: let the engine propose it."""
+    """What a segment is. Empty texts and an automatic kind mean: let the engine propose it."""
 
     segment: str
     organ: str = ""
     role: str = ""
-    node: bool | None = None
+    kind: Kind = Kind.AUTOMATIC
 
 
 def readRows(parameterNode: Any) -> list[TimepointRow]:
@@ -68,6 +105,10 @@ def readRows(parameterNode: Any) -> list[TimepointRow]:
                 parameterNode.GetParameter(f"{key}Date"),
                 Role(parameterNode.GetParameter(f"{key}Role") or Role.FOLLOWUP.value),
                 parameterNode.GetParameter(f"{key}NoVisibleLesions") == "True",
+                parameterNode.GetNodeReference(f"{key}Transform"),
+                TransformUse(parameterNode.GetParameter(f"{key}TransformUse")),
+                json.loads(parameterNode.GetParameter(f"{key}Links") or "{}"),
+                parameterNode.GetParameter(f"{key}Accepted"),
             )
         )
     return rows
@@ -78,31 +119,35 @@ def writeRows(parameterNode: Any, rows: Sequence[TimepointRow]) -> None:
     with slicer.util.NodeModify(parameterNode):
         for index in range(len(rows), int(parameterNode.GetParameter(_COUNT) or 0)):
             key = f"timepoint{index}"
-            parameterNode.SetNodeReferenceID(f"{key}Volume", None)
-            parameterNode.SetNodeReferenceID(f"{key}Segmentation", None)
-            for name in ("Date", "Role", "NoVisibleLesions"):
+            for name in _NODES:
+                parameterNode.SetNodeReferenceID(f"{key}{name}", None)
+            for name in ("Date", "Role", "NoVisibleLesions", "TransformUse", "Links", "Accepted"):
                 parameterNode.UnsetParameter(f"{key}{name}")
         for index, row in enumerate(rows):
             key = f"timepoint{index}"
-            parameterNode.SetNodeReferenceID(f"{key}Volume", row.volume.GetID() if row.volume else None)
-            parameterNode.SetNodeReferenceID(
-                f"{key}Segmentation", row.segmentation.GetID() if row.segmentation else None
-            )
+            for name, node in zip(_NODES, (row.volume, row.segmentation, row.transform), strict=True):
+                parameterNode.SetNodeReferenceID(f"{key}{name}", node.GetID() if node else None)
             parameterNode.SetParameter(f"{key}Date", row.date)
             parameterNode.SetParameter(f"{key}Role", row.role.value)
             parameterNode.SetParameter(f"{key}NoVisibleLesions", str(row.noVisibleLesions))
+            parameterNode.SetParameter(f"{key}TransformUse", row.transformUse.value)
+            parameterNode.SetParameter(f"{key}Links", json.dumps(dict(row.links), sort_keys=True))
+            parameterNode.SetParameter(f"{key}Accepted", row.accepted)
         parameterNode.SetParameter(_COUNT, str(len(rows)))
 
 
 def readMeanings(parameterNode: Any) -> dict[str, SegmentMeaning]:
     """Return what the user has said about segments, by their names."""
-    text = parameterNode.GetParameter(_SEGMENTS)
-    return {item["segment"]: SegmentMeaning(**item) for item in json.loads(text)} if text else {}
+    items = json.loads(parameterNode.GetParameter(_SEGMENTS) or "[]")
+    return {
+        item["segment"]: SegmentMeaning(item["segment"], item["organ"], item["role"], Kind(item["kind"]))
+        for item in items
+    }
 
 
 def writeMeanings(parameterNode: Any, meanings: Sequence[SegmentMeaning]) -> None:
     """Replace what the user has said about segments; what says nothing is not kept."""
-    said = [vars(item) for item in meanings if item != SegmentMeaning(item.segment)]
+    said = [{**vars(item), "kind": item.kind.value} for item in meanings if item != SegmentMeaning(item.segment)]
     parameterNode.SetParameter(_SEGMENTS, json.dumps(said))
 
 
@@ -136,6 +181,12 @@ def rowProblems(rows: Sequence[TimepointRow]) -> list[str]:
         if row.segmentation is not None and row.noVisibleLesions:
             problems.append(
                 _("Time point {number}: it has a segmentation and no visible lesion. Keep one.").format(number=number)
+            )
+        if row.transformUse is not TransformUse.NONE and row.transform is None:
+            problems.append(
+                _("Time point {number}: its transform was removed. Choose another under Alignment.").format(
+                    number=number
+                )
             )
     baselines = [row for row in rows if row.role is Role.BASELINE]
     if rows and len(baselines) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .Jobs import CancelledWork, Job
 from .Logic import EngineError, ImmunoRadiomicsLogic
 from .ParameterNode import ImmunoRadiomicsParameterNode
 from .Timepoints import readRows
@@ -40,6 +42,20 @@ def registerSampleData(iconPath: str) -> None:
         uris="immunoradiomics:virtual-patient",
         customDownloader=lambda source: loadVirtualPatient(),
     )
+    _letCodeAskForIt(logic)
+
+
+def _letCodeAskForIt(logicClass: Any) -> None:
+    """Let ``SampleData.downloadSample`` bring the virtual patient too: Slicer calls a source's own downloader from its button alone."""
+    download = logicClass.downloadFromSource
+
+    @functools.wraps(download)
+    def downloadFromSource(self: Any, source: Any, *arguments: Any, **options: Any) -> Any:
+        if source.sampleName == SAMPLE_NAME:
+            return source.customDownloader(source)
+        return download(self, source, *arguments, **options)
+
+    logicClass.downloadFromSource = downloadFromSource
 
 
 def loadVirtualPatient(size: str = "small", logic: ImmunoRadiomicsLogic | None = None) -> list[Any]:
@@ -63,21 +79,23 @@ def makeVirtualPatient(
         windowTitle=_("ImmunoRadiomics"), labelText=_("Making a virtual patient"), maximum=100
     )
     try:
-        run = logic.startTask(
-            ["patient", str(folder / "patient"), "--seed", str(SEED), "--size", size],
-            folder,
-            lambda progress: dialog.setValue(int(100 * progress.fraction)),
-        )
-        while not run.poll():
+        found = []
+
+        def work() -> Any:
+            arguments = ["patient", str(folder / "patient"), "--seed", str(SEED), "--size", size]
+            yield from logic.taskWork(arguments, folder, lambda progress: dialog.setValue(int(95 * progress.fraction)))
+            found.append((yield from logic.studyWork(folder / "patient" / "study.yaml")))
+
+        job = Job(work())
+        while not job.turn():
             # The dialog is modal: only its own events matter here.
             slicer.app.processEvents()
             if dialog.wasCanceled:
-                run.cancel()
+                job.cancel()
             time.sleep(_POLL_SECONDS)
-        if run.cancelled:
-            return None
-        logic.check(run)
-        return logic.loadStudy(folder / "patient" / "study.yaml")
+        return found[0]
+    except CancelledWork:
+        return None
     except EngineError as error:
         slicer.util.errorDisplay(str(error), detailedText=error.log)
         return None

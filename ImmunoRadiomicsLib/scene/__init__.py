@@ -8,7 +8,7 @@ from .appearance import Course, lesion_course
 from .bundle import arrange_views, write_scene
 from .mrml import new_scene, owned_node
 from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes, study_steps, volume_steps
-from .populate import SceneNodes, populate_scene, populate_steps
+from .populate import SceneNodes, find_nodes, populate_scene, populate_steps
 from .steps import Steps, run_steps
 from .transforms import alignment_steps, transform_steps, volume_bounds, write_transform_node
 
@@ -20,6 +20,7 @@ __all__ = [
     "WrittenStudy",
     "alignment_steps",
     "arrange_views",
+    "find_nodes",
     "lesion_course",
     "new_scene",
     "owned_node",

@@ -125,6 +125,39 @@ def populate_steps(
         raise
 
 
+def find_nodes(scene: Any, analysis: Analysis, volumes: Mapping[str, Any]) -> SceneNodes:
+    """Return the nodes that ``populate_scene`` has put into a scene for a patient; ``volumes`` are those by time point that were handed to it.
+
+    Raises
+    ------
+    StageError
+        If the tables or the chart were removed.
+    """
+    builder = _Builder(mrml_classes(), scene, analysis, Study(analysis.patient, ()), Path())
+    parts: dict[str, dict[str, Any]] = {}
+    for key, node in builder.stale.items():
+        kind, _, name = key.partition("/")
+        parts.setdefault(kind, {})[name] = node
+    if "chart" not in parts or "lesions" not in parts.get("table", {}):
+        raise StageError("The chart or a table of the result was removed from the scene. Run the analysis again.")
+    axes = {}
+    for key, node in parts.get("axis", {}).items():
+        timepoint, _, rest = key.partition("/")
+        lesion, _, kind = rest.rpartition("/")
+        axes[timepoint, lesion, kind] = node
+    return SceneNodes(
+        0,
+        {},
+        volumes,
+        parts.get("segmentation", {}),
+        parts.get("transform", {}),
+        parts["table"],
+        parts.get("series", {}),
+        parts["chart"]["sizes"],
+        axes,
+    )
+
+
 class _Builder:
     """Fills the nodes of one patient."""
 

@@ -424,6 +424,7 @@ class Application:
 
     def __init__(self):
         self.temporaryPath = tempfile.mkdtemp(prefix="slicer-stand-in-")
+        self.slicerHome = self.temporaryPath
         self.slots = {}
 
     def connect(self, signature, slot):
@@ -504,17 +505,23 @@ def new_scene(slicer):
     from ImmunoRadiomicsLib.scene import new_scene as engine_scene
 
     scene = engine_scene()
-    for name in ("vtkMRMLSegmentEditorNode", "vtkMRMLScriptedModuleNode", "vtkMRMLTextNode"):
+    for name in (
+        "vtkMRMLSegmentEditorNode",
+        "vtkMRMLScriptedModuleNode",
+        "vtkMRMLTextNode",
+        "vtkMRMLMarkupsFiducialNode",
+        "vtkMRMLMarkupsFiducialStorageNode",
+    ):
         if not scene.IsNodeClassRegistered(name):
             scene.RegisterNodeClass(getattr(slicer, name)())
-    for view in ("Red", "Yellow"):
-        slice_node = slicer.vtkMRMLSliceNode()
-        slice_node.SetLayoutName(view)
-        slice_node.SetSingletonTag(view)
-        scene.AddNode(slice_node)
-        composite = slicer.vtkMRMLSliceCompositeNode()
-        composite.SetLayoutName(view)
-        composite.SetSingletonTag(view)
-        scene.AddNode(composite)
+    interaction = slicer.vtkMRMLInteractionNode()
+    scene.AddNode(interaction)
+    for view in ("Red", "Yellow", "Green"):
+        for class_name in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode"):
+            node = scene.CreateNodeByClass(class_name)  # with the orientations that the scene has presets for
+            node.UnRegister(None)
+            node.SetLayoutName(view)
+            node.SetSingletonTag(view)
+            scene.AddNode(node)
     slicer.mrmlScene = scene
     return scene

@@ -78,6 +78,24 @@ def wait(condition, seconds=120.0):
         time.sleep(0.01)
 
 
+def timepoint_table(panel):
+    from ImmunoRadiomicsPanel.TimepointsSection import TimepointsSection
+
+    return panel.section(TimepointsSection).table
+
+
+def lesions_section(panel):
+    from ImmunoRadiomicsPanel.LesionsSection import LesionsSection
+
+    return panel.section(LesionsSection)
+
+
+def running_process(panel):
+    """The process of the running work, once it has begun."""
+    wait(lambda: panel.work is None or panel.work.run is not None, 60)
+    return panel.work.run._process
+
+
 def volume(slicer, name, date="", size=(8, 9, 10)):
     from ImmunoRadiomicsLib.scene.mrml import fill_volume
 
@@ -123,14 +141,14 @@ def test_every_parameter_has_one_widget_and_follows_it_both_ways(panel):
 def test_every_choice_of_the_clinical_form_is_one_of_the_engine(slicer):
     import typing
 
-    from ImmunoRadiomicsPanel import Logic, ParameterNode
+    from ImmunoRadiomicsPanel import Facts, ParameterNode
 
     from ImmunoRadiomicsLib.study import Clinical
 
-    fields = {*Logic._WHOLE_NUMBERS, *Logic._NUMBERS, *Logic._ANSWERS, *Logic._CHOICES, "histology"}
+    fields = {*Facts.WHOLE_NUMBERS, *Facts.NUMBERS, *Facts.ANSWERS, *Facts.CHOICES, "histology"}
     kinds = typing.get_type_hints(Clinical)
     assert fields == set(kinds)
-    for field, parameter in Logic._CHOICES.items():
+    for field, parameter in Facts.CHOICES.items():
         kind = ParameterNode.ImmunoRadiomicsParameterNode.allParameters[parameter].kind
         literal = typing.get_args(kinds[field])[0]
         assert {item.value for item in kind} == {"", *typing.get_args(literal)}
@@ -165,6 +183,7 @@ def test_the_button_says_why_it_cannot_run(panel, slicer):
     panel.ui.ldhEdit.text = "high"
     assert not run.enabled
     assert run.toolTip == "high: give a number, or leave it empty."
+    assert panel.ui.ldhMessage.text == "high: give a number, or leave it empty."
     assert panel.ui.clinicalSection.text == "6. Clinical (problem)"
 
 
@@ -188,7 +207,7 @@ def test_wrong_dates_are_said_at_once(panel, slicer):
     volume(slicer, "first", "20240110")
     volume(slicer, "second", "20240312")
     panel.ui.fillTimepointsButton.click()
-    date = panel.timepointTable._editors[1].widgets[1]
+    date = timepoint_table(panel)._editors[1].widgets[1]
     for text, said in (
         ("2024-01-10", "Several time points have the date 2024-01-10."),
         ("2023-01-10", "Time point 2: a follow-up lies before the baseline."),
@@ -210,7 +229,7 @@ def test_time_points_are_added_moved_and_removed(panel, slicer):
     panel.ui.addTimepointButton.click()
     assert [row.role for row in readRows(node)] == [Role.BASELINE, Role.FOLLOWUP]
     scan = volume(slicer, "scan")
-    panel.timepointTable._editors[0].widgets[2].setCurrentNode(scan)
+    timepoint_table(panel)._editors[0].widgets[2].setCurrentNode(scan)
     assert readRows(node)[0].volume is scan
     panel.ui.timepointsTable.setCurrentCell(0, 0)
     panel.ui.moveTimepointDownButton.click()
@@ -256,6 +275,7 @@ def test_choices_come_back_with_a_saved_scene(panel, slicer, tmp_path):
     from ImmunoRadiomicsPanel.Logic import ImmunoRadiomicsLogic
     from ImmunoRadiomicsPanel.ParameterNode import Knowledge
     from ImmunoRadiomicsPanel.Timepoints import (
+        Kind,
         SegmentMeaning,
         TimepointRow,
         readMeanings,
@@ -268,7 +288,7 @@ def test_choices_come_back_with_a_saved_scene(panel, slicer, tmp_path):
     panel.parameters.honeycombing = Knowledge.NO
     node = panel.parameters.parameterNode
     writeRows(node, [TimepointRow(volume(slicer, "scan"), None, "2024-01-10")])
-    writeMeanings(node, [SegmentMeaning("N1", "lymph node", "target", True), SegmentMeaning("L1")])
+    writeMeanings(node, [SegmentMeaning("N1", "lymph node", "target", Kind.NODE), SegmentMeaning("L1")])
     path = tmp_path / "scene.mrml"
     scene = slicer.mrmlScene
     scene.SetURL(str(path))
@@ -280,7 +300,7 @@ def test_choices_come_back_with_a_saved_scene(panel, slicer, tmp_path):
     assert again.patient == "P1"
     assert again.honeycombing is Knowledge.NO
     assert [(row.volume.GetName(), row.date) for row in readRows(again.parameterNode)] == [("scan", "2024-01-10")]
-    assert readMeanings(again.parameterNode) == {"N1": SegmentMeaning("N1", "lymph node", "target", True)}
+    assert readMeanings(again.parameterNode) == {"N1": SegmentMeaning("N1", "lymph node", "target", Kind.NODE)}
     slicer.mrmlScene = scene
 
 
@@ -325,13 +345,13 @@ def test_a_patient_goes_from_load_to_flags_and_back_from_the_scene(panel, slicer
             assert text.count("bgcolor") == len(counted)
     assert ui.lesionsTable.rowCount == len(analysis.lesions)
     assert ui.visitsTable.item(0, 3).text() == analysis.response.visits[0].recist
-    assert ui.alignmentTable.item(0, 1).text() == analysis.alignments[0].quality.verdict
+    assert ui.alignmentTable.item(0, 2).text() == analysis.alignments[0].quality.verdict
 
     # A click on a size shows the lesion at that time point, where it was acquired.
     index = next(
         i for i, item in enumerate(analysis.lesions) if item.at("followup-1") and item.at("followup-1").centroid_lps_mm
     )
-    panel.onLesionClicked(index, 4)
+    lesions_section(panel).onLesionClicked(index, 4)
     place = analysis.lesions[index].at("followup-1").centroid_lps_mm
     composite, view = _views("Yellow")
     assert slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID()).GetName() == "P0001 followup-1 CT"
@@ -339,10 +359,9 @@ def test_a_patient_goes_from_load_to_flags_and_back_from_the_scene(panel, slicer
 
     # The follow-up lies on the baseline only while the button is down.
     followup = slicer.mrmlScene.GetFirstNodeByName("P0001 followup-1 CT")
-    ui.alignmentTable.selectRow(0)
-    ui.showAlignedButton.setChecked(True)
-    assert followup.GetParentTransformNode() is panel.logic.transformOf(analysis, "followup-1")
-    ui.showAlignedButton.setChecked(False)
+    ui.showAlignedButton.click()
+    assert followup.GetParentTransformNode() is panel.logic.transformOf(parameters, "followup-1")
+    ui.showAlignedButton.click()
     assert followup.GetParentTransformNode() is None
 
     first = panel.logic.export(parameters, tmp_path / "first")
@@ -356,11 +375,14 @@ def test_a_patient_goes_from_load_to_flags_and_back_from_the_scene(panel, slicer
     ui.ldhEdit.text = "999"
     assert panel.logic.analysis(parameters) is None
     assert not ui.exportButton.enabled
-    assert ui.lesionsTable.rowCount == 0
+    assert ui.pneumonitisLabel.text == ""
+    assert ui.visitsTable.rowCount == 0
+    assert "out of date" in ui.resultsMessage.text
+    assert "an input has changed" in ui.lesionsMessage.text
 
 
 def _views(name):
-    from ImmunoRadiomicsPanel.Logic import viewNodes
+    from ImmunoRadiomicsPanel.Views import viewNodes
 
     return viewNodes(name)
 
@@ -409,7 +431,7 @@ def test_alignment_and_propagation_run_alone(panel, slicer, virtual_patient):
     assert slicer.shown == []
     assert panel.ui.alignmentTable.rowCount == 1
     assert panel.ui.alignmentTable.item(0, 0).text() == "followup-1"
-    assert panel.ui.alignmentTable.item(0, 1).text() in {"good", "usable", "failed"}
+    assert panel.ui.alignmentTable.item(0, 2).text() in {"good", "usable", "failed"}
     panel.ui.propagateButton.click()
     wait(lambda: panel.work is None)
     assert slicer.shown == []
@@ -438,7 +460,7 @@ def test_the_segment_editor_opens_on_the_chosen_time_point(panel, slicer, monkey
 def test_cancel_ends_the_engine_within_two_seconds(panel, slicer, virtual_patient):
     start_patient(panel, virtual_patient)
     panel.ui.runButton.click()
-    process = panel.work.run._process
+    process = running_process(panel)
     wait(lambda: panel.ui.progressBar.value > 0)
     started = time.monotonic()
     panel.ui.cancelButton.click()
@@ -453,7 +475,7 @@ def test_cancel_ends_the_engine_within_two_seconds(panel, slicer, virtual_patien
 def test_closing_the_scene_ends_the_engine(panel, slicer, virtual_patient):
     start_patient(panel, virtual_patient)
     panel.ui.runButton.click()
-    process = panel.work.run._process
+    process = running_process(panel)
     slicer.mrmlScene.Clear()
     assert panel.work is None
     assert not process.isAlive()
@@ -644,10 +666,12 @@ def test_edited_contours_put_the_result_out_of_date(panel, slicer, virtual_patie
 
     parameters = start_patient(panel, virtual_patient)
     node = parameters.parameterNode
-    node.SetParameter("analysedInputs", panel.logic.inputsKey(parameters))
+    node.SetParameter("analysedInputs", panel.logic.results.inputsKey(parameters))
+    panel.exit()
     segmentation = readRows(node)[0].segmentation.GetSegmentation()
     segmentation.RemoveSegment(segmentation.GetNthSegmentID(0))
-    assert node.GetParameter("analysedInputs") == ""
+    assert node.GetParameter("analysedInputs") == "-"
+    panel.enter()
     assert panel.ui.segmentsTable.rowCount > 0
 
 
@@ -659,14 +683,18 @@ def test_the_report_is_opened_and_results_are_exported_where_the_user_says(panel
     monkeypatch.setattr(qt.QDesktopServices, "openUrl", opened.append, raising=False)
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path), raising=False)
     node = panel.parameters.parameterNode
-    panel.onOpenReport()
-    panel.onExport()
+    from ImmunoRadiomicsPanel.ResultsSection import ResultsSection
+
+    section = panel.section(ResultsSection)
+    panel.guarded(section.onOpenReport)()
+    section.onExport()
+    wait(lambda: panel.work is None)
     assert [text for text, _ in slicer.shown] == [
         "There is no report. Run the analysis first.",
         "There is no result to export. Run the analysis first.",
     ]
-    panel.logic._keepText(node, "reportNode", "report", "<p>5 µm</p>")
-    panel.onOpenReport()
+    panel.logic.results._keepText(node, "reportNode", "report", "<p>5 µm</p>")
+    section.onOpenReport()
     assert Path(opened[0].toLocalFile()).read_text(encoding="utf-8") == "<p>5 µm</p>"
 
 

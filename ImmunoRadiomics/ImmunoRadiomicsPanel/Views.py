@@ -1,0 +1,200 @@
+"""Slice views: a lesion at two time points side by side, each as acquired, and an aligned pair over each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from .Nodes import nodesOf
+
+Point = tuple[float, float, float]
+
+BASELINE_VIEW, TIMEPOINT_VIEW = "Red", "Yellow"
+_SAME_PLACE_MM = 1e-3
+
+
+def viewNodes(view: str) -> tuple[Any, Any]:
+    """Return the composite node and the slice node of a slice view, None where there is no such view."""
+    composite = next((node for node in nodesOf("vtkMRMLSliceCompositeNode") if node.GetLayoutName() == view), None)
+    sliceNode = next((node for node in nodesOf("vtkMRMLSliceNode") if node.GetLayoutName() == view), None)
+    return composite, sliceNode
+
+
+def showPlace(view: str, volume: Any, place: Point | None) -> bool:
+    """Show a volume alone in a slice view, axial and where it was acquired, with a place (RAS mm) in its middle."""
+    composite, sliceNode = viewNodes(view)
+    if volume is None or composite is None or sliceNode is None:
+        return False
+    composite.SetLinkedControl(False)
+    composite.SetBackgroundVolumeID(volume.GetID())
+    composite.SetForegroundVolumeID(None)
+    sliceNode.SetOrientation("Axial")
+    if place is not None:
+        sliceNode.JumpSliceByCentering(*place)
+    return place is not None
+
+
+def carried(transform: Any, place: Point, *, toBaseline: bool = False) -> Point:
+    """Carry a place of the baseline (RAS mm) to a time point through the node that lays that time point on the baseline, or back."""
+    if transform is None:
+        return place
+    general = vtk.vtkGeneralTransform()
+    if toBaseline:
+        transform.GetTransformToWorld(general)
+    else:
+        transform.GetTransformFromWorld(general)
+    x, y, z = general.TransformPoint(*place)
+    return (x, y, z)
+
+
+class LinkedViews(VTKObservationMixin):
+    """Two slice views that follow each other through a transform: each shows its own image, unwarped, at the same anatomy.
+
+    Slicer's own linking gives both views one position, which is another place of the body in an image that is not warped.
+    """
+
+    def __init__(self) -> None:
+        VTKObservationMixin.__init__(self)
+        self._nodes: tuple[Any, Any] | None = None
+        self._transform: Any = None
+        self._shift: Point = (0.0, 0.0, 0.0)
+        self._following = False
+
+    @property
+    def linked(self) -> bool:
+        """Whether the views follow each other now."""
+        return self._nodes is not None
+
+    def link(self, transform: Any) -> None:
+        """Link the views where they are now: these two places stay opposite each other, their surroundings follow the transform."""
+        self.unlink()
+        _first, baseline = viewNodes(BASELINE_VIEW)
+        _second, other = viewNodes(TIMEPOINT_VIEW)
+        if baseline is None or other is None:
+            return
+        self._transform = transform
+        expected = carried(transform, _center(baseline))
+        self._shift = _difference(_center(other), expected)
+        self._nodes = (baseline, other)
+        for node in self._nodes:
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMoved)
+
+    def unlink(self) -> None:
+        """Let each view go its own way."""
+        self.removeObservers()
+        self._nodes = self._transform = None
+
+    def _onMoved(self, caller: Any, _event: Any) -> None:
+        if self._following or self._nodes is None:
+            return
+        if self._transform is not None and self._transform.GetScene() is None:
+            self.unlink()
+            return
+        baseline, other = self._nodes
+        if caller is baseline:
+            target, place = other, _sum(carried(self._transform, _center(baseline)), self._shift)
+        else:
+            start = _difference(_center(other), self._shift)
+            target, place = baseline, carried(self._transform, start, toBaseline=True)
+        self._following = True
+        try:
+            if max(abs(value) for value in _difference(place, _center(target))) > _SAME_PLACE_MM:
+                target.JumpSliceByCentering(*place)
+            _zoomAs(caller, target)
+        finally:
+            self._following = False
+
+
+def _center(sliceNode: Any) -> Point:
+    matrix = sliceNode.GetSliceToRAS()
+    return (matrix.GetElement(0, 3), matrix.GetElement(1, 3), matrix.GetElement(2, 3))
+
+
+def _sum(first: Point, second: Point) -> Point:
+    return (first[0] + second[0], first[1] + second[1], first[2] + second[2])
+
+
+def _difference(first: Point, second: Point) -> Point:
+    return (first[0] - second[0], first[1] - second[1], first[2] - second[2])
+
+
+def _zoomAs(source: Any, target: Any) -> None:
+    """Give a view the scale of another: the same mm per pixel, whatever its size."""
+    wide, high = source.GetDimensions()[:2]
+    if min(wide, high) < 1:
+        return
+    scale = source.GetFieldOfView()[0] / wide
+    size = target.GetDimensions()
+    wanted = (scale * size[0], scale * size[1])
+    now = target.GetFieldOfView()
+    if max(abs(wanted[0] - now[0]), abs(wanted[1] - now[1])) > _SAME_PLACE_MM:
+        target.SetFieldOfView(*wanted, now[2])
+
+
+class AlignedPair:
+    """A time point shown on the baseline in all slice views: faded over it, or in the squares of a checkerboard.
+
+    Only while it is shown lies the time point under its transform; the checkerboard is a volume of its own that goes with it.
+    """
+
+    def __init__(self) -> None:
+        self._faded: Any = None
+        self._board: Any = None
+        self._baseline = ""
+
+    @property
+    def faded(self) -> Any:
+        """The volume that is faded over the baseline, None where none is."""
+        return self._faded
+
+    def fade(self, baseline: Any, timepoint: Any, transform: Any, opacity: float) -> None:
+        """Lay a time point on the baseline by its transform and over it with an opacity."""
+        self.hide()
+        timepoint.SetAndObserveTransformNodeID(transform.GetID())
+        self._faded = timepoint
+        for composite in nodesOf("vtkMRMLSliceCompositeNode"):
+            composite.SetBackgroundVolumeID(baseline.GetID())
+            composite.SetForegroundVolumeID(timepoint.GetID())
+        self.setOpacity(opacity)
+
+    def setOpacity(self, opacity: float) -> None:
+        """Fade: 0 shows the baseline alone, 1 the time point alone."""
+        if self._faded is not None:
+            for composite in nodesOf("vtkMRMLSliceCompositeNode"):
+                composite.SetForegroundOpacity(opacity)
+
+    def checker(self, board: Any, baseline: Any) -> None:
+        """Show a volume whose squares are those of the baseline and of the time point by turns; it is removed by ``hide``."""
+        self.hide()
+        self._board = board
+        board.SetSaveWithScene(False)
+        display, given = board.GetDisplayNode(), baseline.GetDisplayNode()
+        if display is not None and given is not None:
+            display.AutoWindowLevelOff()
+            display.SetWindowLevel(given.GetWindow(), given.GetLevel())
+        for composite in nodesOf("vtkMRMLSliceCompositeNode"):
+            composite.SetBackgroundVolumeID(board.GetID())
+            composite.SetForegroundVolumeID(None)
+        self._baseline = baseline.GetID()
+
+    def hide(self) -> None:
+        """Show the time point again where it was acquired, and remove the checkerboard."""
+        if self._faded is not None:
+            if self._faded.GetScene() is not None:
+                self._faded.SetAndObserveTransformNodeID(None)
+            for composite in nodesOf("vtkMRMLSliceCompositeNode"):
+                composite.SetForegroundVolumeID(None)
+            self._faded = None
+        if self._board is not None:
+            for composite in nodesOf("vtkMRMLSliceCompositeNode"):
+                if composite.GetBackgroundVolumeID() == self._board.GetID():
+                    composite.SetBackgroundVolumeID(self._baseline)
+            if self._board.GetScene() is not None:
+                display = self._board.GetDisplayNode()
+                slicer.mrmlScene.RemoveNode(self._board)
+                if display is not None and display.GetScene() is not None:
+                    slicer.mrmlScene.RemoveNode(display)
+            self._board = None
