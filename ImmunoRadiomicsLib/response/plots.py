@@ -101,7 +101,7 @@ def spider(patients: Sequence[PatientResponse]) -> str:
         for day, change in points[1:]:
             parts.append(f'<circle cx="{x(day):.1f}" cy="{_y(change, low, high):.1f}" r="2.4" fill="{colour}"/>')
     parts += _day_axis(last, x, HEIGHT - BOTTOM)
-    parts += _legend(HEIGHT + 14)
+    parts += _legend(HEIGHT + 14, "best response:")
     return _document("Change of the sum of diameters from baseline", parts, HEIGHT + 30)
 
 
@@ -114,10 +114,18 @@ def _day_axis(last: int, x: Callable[[float], float], y: float) -> list[str]:
 
 
 def waterfall(patients: Sequence[PatientResponse]) -> str:
-    """Draw the best change of the sum from baseline, a bar per patient, the largest growth first."""
+    """Draw the best change of the sum from baseline, a bar per patient, the largest growth first.
+
+    Visits after the one that confirmed a progression do not count, as they do not for the best response.
+    """
     best = []
     for name, _, result in patients:
-        changes = [v.change_from_baseline_percent for v in result.visits if v.change_from_baseline_percent is not None]
+        end = next((visit.day for visit in result.visits if visit.irecist == "iCPD"), None)
+        changes = [
+            visit.change_from_baseline_percent
+            for visit in result.visits
+            if visit.change_from_baseline_percent is not None and (end is None or visit.day <= end)
+        ]
         if changes:
             best.append((min(changes), name, result.best_irecist))
     best.sort(key=lambda item: (-item[0], item[1]))
@@ -137,7 +145,7 @@ def waterfall(patients: Sequence[PatientResponse]) -> str:
         elif slot >= 12:
             parts.append(f'<g transform="rotate(-50 {x:.1f} {y:.1f})">{_text(x + 4, y, name, "end")}</g>')
     parts.append(_line(LEFT, _y(0, low, high), WIDTH - RIGHT, _y(0, low, high), "#555555"))
-    parts += _legend(HEIGHT + 14)
+    parts += _legend(HEIGHT + 14, "best response:")
     return _document("Best change of the sum of diameters from baseline", parts, HEIGHT + 30)
 
 
@@ -147,7 +155,8 @@ def swimmer(patients: Sequence[PatientResponse]) -> str:
     last = max([1, *(visit.day for _, _, result in patients for visit in result.visits)])
     row = 22
     bottom = TOP + row * max(1, len(ordered))
-    left = LEFT + 40
+    longest = max([0, *(len(name) for name, _, _ in ordered)])
+    left = min(max(LEFT + 40, 24 + 7 * longest), WIDTH // 2)
 
     def x(day: float) -> float:
         return left + day / last * (WIDTH - left - RIGHT)
@@ -180,9 +189,9 @@ def _mark(x: float, y: float, letter: str, title: str = "") -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{inside}</circle>'
 
 
-def _legend(y: float) -> list[str]:
-    parts = []
-    x = float(LEFT)
+def _legend(y: float, of: str = "") -> list[str]:
+    parts = [_text(LEFT, y, of, "start")] if of else []
+    x = LEFT + (110.0 if of else 0.0)
     for letter in ("iCR", "iPR", "iSD", "iUPD", "iCPD", "NE"):
         parts.append(_mark(x, y - 4, letter))
         parts.append(_text(x + 10, y, letter, "start"))

@@ -269,3 +269,16 @@ def test_cohort_plots_are_valid_pictures_of_every_patient():
     assert len(list(spider.iter(f"{space}polyline"))) == 3
     bars = [item for item in ElementTree.fromstring(plots["waterfall"]).iter(f"{space}rect") if len(item)]
     assert [item[0].text.split(":")[0] for item in bars] == ["D<", "C", "A & B"]
+
+
+def test_the_best_change_is_that_up_to_a_confirmed_progression():
+    sizes = {0: 50, 56: 70, 112: 80, 168: 10}
+    result = respond([target(day, size) for day, size in sizes.items()])
+    assert [visit.irecist for visit in result.visits] == ["iUPD", "iCPD", "iCPD"]
+    long_name = "a name of more than forty characters, in full"
+    plots = cohort_plots([(long_name, 0, result)])
+    space = "{http://www.w3.org/2000/svg}"
+    (bar,) = [item for item in ElementTree.fromstring(plots["waterfall"]).iter(f"{space}rect") if len(item)]
+    assert bar[0].text == f"{long_name}: +40 %, iCPD"
+    names = [item for item in ElementTree.fromstring(plots["swimmer"]).iter(f"{space}text") if item.text == long_name]
+    assert float(names[0].get("x")) >= 6 * len(long_name)
