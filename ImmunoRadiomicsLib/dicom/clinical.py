@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import tempfile
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,6 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
     InputError
         With every problem of the table.
     """
-    import yaml
-
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))
@@ -60,7 +59,6 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
     ]
     if problems:
         raise InputError(problems)
-    truths = {name for name, kind in typing.get_type_hints(Clinical).items() if bool in typing.get_args(kind)}
     found: dict[str, ClinicalRow] = {}
     for number, row in enumerate(rows[1:], start=2):
         cells = {name: cell.strip() for name, cell in zip(header, row, strict=False) if cell.strip()}
@@ -70,20 +68,32 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
         if len(row) > len(header) or "patient" not in cells:
             problems.append(f"{where}: the row has {len(row)} cells under {len(header)} columns, or no patient.")
             continue
-        patient = cells.pop("patient")
-        if patient in found:
+        if cells["patient"] in found:
             problems.append(f"{where}: the patient of this row has a row already. Keep one.")
             continue
-        values: dict[str, Any] = {}
-        for name, cell in cells.items():
-            values[name] = _value(name, cell, yaml.safe_load, truths)
-        treatment = {own: values[name] for name, own in _TREATMENT.items() if name in values}
-        clinical = {name: value for name, value in values.items() if name not in _TREATMENT and name != "tumour"}
-        found[patient] = ClinicalRow(patient, values.get("tumour"), Treatment(**treatment), Clinical(**clinical))
-        problems += [f"{where}: {problem}" for problem in _problems(found[patient])]
+        found[cells["patient"]], wrong = clinical_row(cells)
+        problems += [f"{where}: {problem}" for problem in wrong]
     if problems:
         raise InputError(problems)
     return found
+
+
+def clinical_row(cells: Mapping[str, str]) -> tuple[ClinicalRow, list[str]]:
+    """Return what the cells of one row say, by column (empty ones left out), and every problem with them.
+
+    Raises
+    ------
+    KeyError
+        If there is no cell `patient`.
+    """
+    import yaml
+
+    truths = {name for name, kind in typing.get_type_hints(Clinical).items() if bool in typing.get_args(kind)}
+    values = {name: _value(name, cell, yaml.safe_load, truths) for name, cell in cells.items() if name != "patient"}
+    treatment = {own: values[name] for name, own in _TREATMENT.items() if name in values}
+    clinical = {name: value for name, value in values.items() if name not in _TREATMENT and name != "tumour"}
+    row = ClinicalRow(cells["patient"], values.get("tumour"), Treatment(**treatment), Clinical(**clinical))
+    return row, _problems(row)
 
 
 def _value(name: str, cell: str, load: Any, truths: set[str]) -> Any:
