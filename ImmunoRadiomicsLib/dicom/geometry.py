@@ -103,8 +103,8 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def stacks_of(pictures: Sequence[Picture]) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
-    """Sort the images of one series into stacks.
+def stacks_of(pictures: Sequence[Picture], notes: tuple[str, ...] = ()) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
+    """Sort the images of one series, each there once, into stacks; ``notes`` are what is said of each of them already.
 
     Returns
     -------
@@ -123,14 +123,14 @@ def stacks_of(pictures: Sequence[Picture]) -> tuple[tuple[Stack, ...], tuple[str
     reasons = [f"{reasons.count(reason)} images: {reason}" for reason in dict.fromkeys(reasons)]
     for group in _by_plane(usable):
         try:
-            for part, notes in _acquisitions(group):
+            for part, said in _acquisitions(group):
                 try:
-                    stacks.append(_stack(part, notes))
+                    stacks.append(_stack(part, (*notes, *said)))
                 except InputError as error:
                     reasons += error.problems
         except InputError as error:
             reasons += error.problems
-    return tuple(stacks), tuple(reasons)
+    return tuple(stacks), tuple(dict.fromkeys(reasons))
 
 
 def _unusable(picture: Picture) -> str | None:
@@ -198,39 +198,29 @@ _KEYS: tuple[tuple[str, Callable[[Picture], str]], ...] = (
 
 
 def _acquisitions(pictures: Sequence[Picture]) -> list[tuple[list[Picture], tuple[str, ...]]]:
-    """Split images of one plane where they are several acquisitions; drop instances that are there twice.
+    """Split images of one plane where they are several acquisitions.
 
     Raises
     ------
     InputError
         If images lie at one place and nothing in their headers tells them apart.
     """
-    once: dict[tuple[str, int | None], Picture] = {}
-    for picture in pictures:
-        kept = once.setdefault((picture.sop_uid, picture.frame), picture)
-        if kept.position != picture.position:
-            raise InputError("two images at different places carry the same instance UID: the series is corrupt")
-    notes = (
-        (f"{len(pictures) - len(once)} files repeat an instance and were left out",)
-        if len(once) < len(pictures)
-        else ()
-    )
-    unique = list(once.values())
-    if not _repeats(unique) and not _interleaved(unique):
-        return [(unique, notes)]
+    if not _repeats(pictures) and not _interleaved(pictures):
+        return [(list(pictures), ())]
     for name, key in _KEYS:
         groups: dict[str, list[Picture]] = {}
-        for picture in unique:
+        for picture in pictures:
             groups.setdefault(key(picture), []).append(picture)
-        if len(groups) > 1 and not any(_repeats(group) for group in groups.values()):
-            said = (*notes, f"the series holds {len(groups)} acquisitions, told apart by their {name}")
+        volumes = max(map(len, groups.values())) >= FEWEST_SLICES
+        if len(groups) > 1 and volumes and not any(_repeats(group) for group in groups.values()):
+            said = (f"the series holds {len(groups)} acquisitions, told apart by their {name}",)
             return [(group, said) for group in groups.values()]
-    if _repeats(unique):
+    if _repeats(pictures):
         raise InputError(
-            f"{len(unique)} images share places in the patient and neither acquisition number, temporal position, image type, kernel "
+            f"{len(pictures)} images share places in the patient and neither acquisition number, temporal position, image type, kernel "
             "nor time tells them apart"
         )
-    return [(unique, notes)]
+    return [(list(pictures), ())]
 
 
 def _interleaved(pictures: Sequence[Picture]) -> bool:

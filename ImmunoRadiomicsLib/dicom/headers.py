@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 import os
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,6 +186,23 @@ def load_pydicom() -> Any:
     return pydicom
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what pydicom warns of: its words may quote values of the header."""
+    logger = logging.getLogger("pydicom")
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(drop)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeFilter(drop)
+
+
 def read_dataset(path: Path, *, pixels: bool = True, tags: tuple[str, ...] | None = None) -> Dataset:
     """Read one file, with or without the 128 bytes of preamble; values are not judged, pydicom's warnings are held back.
 
@@ -193,8 +212,7 @@ def read_dataset(path: Path, *, pixels: bool = True, tags: tuple[str, ...] | Non
         If it is no DICOM file or cannot be read.
     """
     pydicom = load_pydicom()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             return pydicom.dcmread(
                 path,
@@ -214,8 +232,7 @@ def scan_folder(folder: Path, progress: Progress = silent) -> Scan:
     objects: list[Picture] = []
     unreadable: list[tuple[Path, str]] = []
     indices = foreign = 0
-    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pydicom.config.disable_value_validation(), quiet():
         for done, path in enumerate(paths):
             if done % 20 == 0:
                 progress(done / len(paths), f"reading headers, {done} of {len(paths)} files")

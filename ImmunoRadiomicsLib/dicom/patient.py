@@ -41,7 +41,7 @@ from .headers import (
     read_dataset,
 )
 from .pet import read_suv
-from .pixels import Volume, read_ct
+from .pixels import Volume, read_ct, without_copies
 from .privacy import KeyFile, scrubbed
 from .rows import TABLE, SeriesRow
 from .sources import Sources, TimepointSource, Tracking, write_sources
@@ -240,6 +240,7 @@ class PatientImport:
             key=lambda item: (item.date or datetime.date.min, item.time, item.series_number or 0, item.path),
         ):
             if item.sop_uid in seen:
+                self._row([item], "left out", "a file with the same instance is used already")
                 continue
             seen.add(item.sop_uid)
             kind = "seg" if item.sop_class in SEG_CLASSES else "rtstruct" if item.sop_class == RTSTRUCT_CLASS else None
@@ -259,9 +260,13 @@ class PatientImport:
         self._pets: list[Stack] = []
         self._parts: dict[int, str] = {}
         for group in _by_series(self.person.pictures).values():
-            stacks, reasons = stacks_of(group)
-            placed = {(item.path, item.frame) for stack in stacks for item in stack.pictures}
-            rest = [item for item in group if (item.path, item.frame) not in placed]
+            try:
+                stacks, reasons = stacks_of(*without_copies(group))
+            except InputError as error:
+                self._row(group, "left out", error.problems[0])
+                continue
+            placed = {(item.sop_uid, item.frame) for stack in stacks for item in stack.pictures}
+            rest = [item for item in group if (item.sop_uid, item.frame) not in placed]
             if reasons and rest:
                 self._row(rest, "left out", "; ".join(reasons))
             for number, stack in enumerate(stacks, start=1):
@@ -273,6 +278,9 @@ class PatientImport:
                     by_date.setdefault(date, []).append(stack)
                 else:
                     self._pets.append(stack)
+        ct_dates = {item.date for item in self.person.pictures if item.sop_class in CT_CLASSES and item.date}
+        for date in sorted(ct_dates - set(by_date)):
+            self._warn(f"no CT of {date} could be imported; {TABLE} says why")
         self._drawn_on: set[str] = set()
         for item in (*objects["seg"], *objects["rtstruct"]):
             try:

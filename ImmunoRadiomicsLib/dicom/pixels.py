@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..progress import Progress, silent
 from .geometry import Stack, to_image
-from .headers import Picture, read_dataset, text
+from .headers import Picture, quiet, read_dataset, text
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -69,6 +69,33 @@ def read_scaled(stack: Stack, scale: Callable[[Picture], tuple[float, float]], p
     """Read a stack with a slope and an intercept for each slice, as float32; raises as ``read_ct`` does."""
     voxels, notes = _read(stack, scale, None, progress, whole_numbers=False)
     return Volume(to_image(stack, voxels, labels=False, outside=0.0), tuple(notes))
+
+
+def without_copies(pictures: Sequence[Picture]) -> tuple[list[Picture], tuple[str, ...]]:
+    """Return each image once, and a note where files repeated an instance.
+
+    Raises
+    ------
+    InputError
+        If files carry one instance UID but differ in place or pixels.
+    """
+    once: dict[tuple[str, int | None], Picture] = {}
+    for picture in pictures:
+        kept = once.setdefault((picture.sop_uid, picture.frame), picture)
+        if kept is picture:
+            continue
+        same = kept.position == picture.position and kept.orientation == picture.orientation
+        if not same or not (filecmp.cmp(kept.path, picture.path, shallow=False) or _same_pixels(kept, picture)):
+            raise InputError("two images that differ carry the same instance UID: the series is corrupt")
+    copies = len(pictures) - len(once)
+    return list(once.values()), ((f"{copies} files repeat an instance and were left out",) if copies else ())
+
+
+def _same_pixels(one: Picture, other: Picture) -> bool:
+    try:
+        return bool(np.array_equal(_Frames().read(one), _Frames().read(other)))
+    except InputError:
+        return False
 
 
 class _TextWatch:
@@ -174,8 +201,7 @@ def _decoded(path: Path) -> np.ndarray:
         raise InputError(str(error)) from error
     if "PixelData" not in data:
         raise InputError("the file has no pixels; it is cut short or was stripped")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         plain = _plain(data)
         if plain is not None:
             return plain
