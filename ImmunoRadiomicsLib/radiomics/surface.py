@@ -3,7 +3,7 @@
 The surface is the marching cubes mesh (W. E. Lorensen and H. E. Cline, doi:10.1145/37402.37422) whose vertices lie halfway
 between voxels inside and outside. pyradiomics compares all pairs of vertices for the diameters, which takes minutes for a
 lung; the largest distance is between two corners of the convex hull, so only those are compared here. Area and volume are
-sums over the 256 kinds of cube, of which pyradiomics itself measures one each.
+sums over the 256 kinds of cube.
 """
 
 from __future__ import annotations
@@ -14,8 +14,32 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial import ConvexHull
 
-# Corners of a cube (z, y, x) in the order of the bits of its code.
-_CORNERS = ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0))
+# The corners (z, y, x) of a cube in the order of the bits of its code, and its edges as pairs of corners.
+_CORNERS = np.array([(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+_EDGES = [(low, low | bit) for bit in (4, 2, 1) for low in range(8) if not low & bit]
+
+# The corner whose cubes are measured as the outside of their complement: neighbours can then disagree on a face that is cut
+# twice, but this is how pyradiomics halves its table.
+_TURNED = 0b0100_0000
+
+# The triangles of every cube without that corner, in ascending order of the codes: three hexadecimal digits, each an edge on
+# which the triangle has a corner, in the order that makes its normal (z, y, x) point outward. Where a polygon does not lie
+# in a plane, area and volume depend on how it is cut into triangles; these cuts give the areas and volumes of pyradiomics.
+_TRIANGLES = """
+    - 480 185 410451 294 280298 185294 210251295 593 480593 183893 310430493 234354 380358230 182842123 210231 0a6
+    4868a6 0a6185 1a5a65645 0a6294 29698a9a6 0a6185294 1a5a65625295 0a6593 5934868a6 0a6183893 1a3a64a43493
+    0a6234354 2363565868a6 0a6182842123 1a2a62123 7a1 4807a1 7857a8 4a047a457 7a1294 2802987a1 2947857a8
+    2a057a25a295 7a1593 4807a1593 793a897a9 4a047a437493 7a1234354 3803582307a1 2343747a4a84 3a037a230 016176
+    781748764 086856576 456576 016176294 781298728762 086856576294 296956576 016176593 781748764593 086893836376
+    793749764 016176234354 781358238628768 086842823837876 236376 3b7 4803b7 1853b7 4104513b7 2943b7 2802983b7
+    1852943b7 2102512953b7 5979b7 4805979b7 18789b8b7 4104714b749b 2b4b74754 2807582782b7 1878474272b7 2102712b7
+    0a63b7 3b74868a6 0a61853b7 1a5a656453b7 0a62943b7 29698a9a63b7 0a61852943b7 1a5a656252953b7 0a65979b7
+    6946b97857a8 0a618789b8b7 1a616414919b1b7 0a62b4b74754 2b727525828a2a6 0a61878474272b7 1a2a621272b7 3a13ba
+    4803a13ba 3b5ba8b85 4a03ba43a453 3a13ba294 0a2ab2183893 2943b5ba8b85 5a05ba53b250295 5a19ba59a 4805a19ba59a
+    89a9ba 4a09ba49a 5a12ba52a542 580250a15ba52b5 2b4ba8b84 2a02ba 0130363b6 3816483683b6 0868565363b6 3b5b65645
+    0130363b6294 6816986293613b6 0868565363b6294 2969565363b6 0161565969b6 481641b619b1591 08689b8b6 4969b6
+    01b15b54b42b0b6 5812b6 08684b42b8b6 2b6
+"""
 
 
 @dataclass(frozen=True)
@@ -63,23 +87,21 @@ def surface_of(mask: np.ndarray, spacing_zyx: tuple[float, ...]) -> Surface:
 
 @lru_cache(maxsize=32)
 def _cubes(spacing_zyx: tuple[float, ...]) -> _Cubes:
-    from radiomics import cShape
-
     spacing = np.array(spacing_zyx)
-    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    blocks = np.zeros((256, 2, 2, 2), dtype=bool)
-    for bit, corner in enumerate(_CORNERS):
-        blocks[:, corner[0], corner[1], corner[2]] = bits[:, bit]
-    area, volume = np.array([cShape.calculate_coefficients(block, spacing)[:2] for block in blocks]).T
-    step = np.empty((3, 256))
-    for axis in range(3):
-        for code, block in enumerate(blocks):
-            # One step away from the origin, behind a cube that repeats the face between the two.
-            face = np.take(block, [0], axis=axis)
-            pair = np.concatenate([face, block], axis=axis)
-            front = np.concatenate([face, face], axis=axis)
-            at_origin = volume[code] + cShape.calculate_coefficients(front, spacing)[1]
-            step[axis, code] = cShape.calculate_coefficients(pair, spacing)[1] - at_origin
+    middles = np.array([(_CORNERS[one] + _CORNERS[other]) / 2 for one, other in _EDGES]) * spacing
+    area, volume, step = np.zeros(256), np.zeros(256), np.zeros((3, 256))
+    direct = (code for code in range(256) if not code & _TURNED)
+    for code, word in zip(direct, _TRIANGLES.split(), strict=True):
+        if word == "-":
+            continue
+        corners = middles[[int(digit, 16) for digit in word]].reshape(-1, 3, 3)
+        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        area[code] = np.linalg.norm(normal, axis=1).sum() / 2
+        volume[code] = np.einsum("ij,ij->", normal, corners[:, 0]) / 6
+        step[:, code] = normal.sum(axis=0) * spacing / 6
+    area += area[::-1]
+    volume -= volume[::-1]
+    step -= step[:, ::-1].copy()
     return _Cubes(area, volume, step)
 
 

@@ -1,0 +1,196 @@
+"""The undecimated wavelet transform of a box of an image, as PyWavelets computes it for the whole image.
+
+The image continues periodically, on an even number of voxels along each axis (an odd one is given its first voxel once more).
+Products are summed in the order of PyWavelets, also where the image continues on its far side and that order is another, so
+that the result is the same to the last bit and values that are zero but for rounding fall on the same side of a bin edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import sqrt
+
+import numpy as np
+
+from ...errors import MissingDependencyError
+
+# Low-pass decomposition filters that are always at hand (I. Daubechies, Ten Lectures on Wavelets, doi:10.1137/1.9781611970104).
+_LOW_PASS: dict[str, tuple[float, ...]] = {
+    "haar": (sqrt(0.5), sqrt(0.5)),
+    "db1": (sqrt(0.5), sqrt(0.5)),
+    "coif1": (
+        -0.015655728135791993,
+        -0.07273261951252645,
+        0.3848648468648578,
+        0.8525720202116004,
+        0.3378976624574818,
+        -0.07273261951252645,
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Values of a periodic image from the index ``first`` (z, y, x) on, which may lie outside the image."""
+
+    values: np.ndarray
+    first: tuple[int, ...]
+
+
+def known_wavelets() -> tuple[str, ...]:
+    """Return the names of the wavelets at hand: those of PyWavelets where it is installed."""
+    try:
+        import pywt
+    except ImportError:
+        return tuple(_LOW_PASS)
+    return tuple(pywt.wavelist(kind="discrete"))
+
+
+def filters_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the low-pass and the high-pass filter of a wavelet.
+
+    Raises
+    ------
+    MissingDependencyError
+        If only PyWavelets knows it, which is not installed.
+    """
+    if name in _LOW_PASS:
+        low = _LOW_PASS[name]
+        high = tuple(-value if number % 2 == 0 else value for number, value in enumerate(reversed(low)))
+        return low, high
+    try:
+        import pywt
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The wavelet {name} needs PyWavelets ('pip install PyWavelets'); without it there are {', '.join(_LOW_PASS)}."
+        ) from error
+    wavelet = pywt.Wavelet(name)
+    return tuple(wavelet.dec_lo), tuple(wavelet.dec_hi)
+
+
+def decompose(
+    image: np.ndarray,
+    box: tuple[slice, ...],
+    name: str = "coif1",
+    level: int = 1,
+    start_level: int = 0,
+    axes: Sequence[int] = (2, 1, 0),
+) -> list[tuple[str, np.ndarray]]:
+    """Return the images of a decomposition inside a box.
+
+    Parameters
+    ----------
+    image
+        (z, y, x).
+    box
+        The part that is wanted.
+    name
+        Of the wavelet.
+    level
+        How many times the low-pass image is decomposed; all its high-pass images are returned.
+    start_level
+        How many decompositions come before, of which only the low-pass image is used.
+    axes
+        Along which to filter; the letters of the names of bands are in this order.
+
+    Returns
+    -------
+    list of (name, array)
+        `wavelet-LLH` and so on, as pyradiomics names them, the low-pass image last.
+    """
+    kind = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+    low, high = (_in_precision(name, taps, kind) for taps in filters_of(name))
+    sizes = tuple(size + size % 2 for size in image.shape)
+    reach = (start_level + level) * len(low)
+    part = _surrounding(image.astype(kind, copy=False), sizes, box, [reach if axis in axes else 0 for axis in range(3)])
+    inner = _Part(np.empty([span.stop - span.start for span in box]), tuple(span.start for span in box))
+    for _ in range(start_level):
+        part = _bands(part, sizes, low, high, axes, ["L" * len(axes)])["L" * len(axes)]
+    letters = ["".join(band) for band in product("LH", repeat=len(axes))]
+    result = []
+    for number in range(1, level + 1):
+        bands = _bands(part, sizes, low, high, axes, letters)
+        stem = "wavelet" if number == 1 else f"wavelet{number}"
+        result += [(f"{stem}-{band}", _cut(bands[band], inner)) for band in letters[1:]]
+        part = bands[letters[0]]
+    return [*result, (f"{stem}-{letters[0]}", _cut(part, inner))]
+
+
+def _in_precision(name: str, taps: Sequence[float], kind: np.dtype) -> np.ndarray:
+    """Return a filter as PyWavelets holds it: it scales Coiflets by the root of 2 in the precision of the image."""
+    if kind == np.float32 and name.startswith("coif"):
+        return (np.array(taps) / sqrt(2)).astype(kind) * kind.type(sqrt(2))
+    return np.array(taps, dtype=kind)
+
+
+def _surrounding(image: np.ndarray, sizes: Sequence[int], box: tuple[slice, ...], reach: Sequence[int]) -> _Part:
+    values, first = image, []
+    for axis, (span, size, margin) in enumerate(zip(box, sizes, reach, strict=True)):
+        wanted = np.arange(span.start - margin, span.stop + margin) % size
+        values = values.take(wanted % image.shape[axis], axis=axis)
+        first.append(span.start - margin)
+    return _Part(values, tuple(first))
+
+
+def _bands(
+    part: _Part, sizes: Sequence[int], low: np.ndarray, high: np.ndarray, axes: Sequence[int], wanted: Sequence[str]
+) -> dict[str, _Part]:
+    """Filter along one axis after the other; every axis loses what the filter reaches over at both ends."""
+    found = {"": part}
+    for axis in axes:
+        following: dict[str, _Part] = {}
+        for band, source in found.items():
+            for letter, taps in (("L", low), ("H", high)):
+                if any(name.startswith(band + letter) for name in wanted):
+                    following[band + letter] = _filtered(source, axis, sizes[axis], taps)
+        found = following
+    return found
+
+
+def _filtered(part: _Part, axis: int, size: int, weights: np.ndarray) -> _Part:
+    length = len(weights)
+    values = np.moveaxis(part.values, axis, 0)
+    before = length - 1 - length // 2
+    count = len(values) - length + 1
+    result = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
+    term = np.empty_like(result)
+    for tap in range(length):
+        np.multiply(values[length - 1 - tap : length - 1 - tap + count], weights[tap], out=term)
+        result += term
+    # Where the filter reaches over the far end, the samples beyond it come first.
+    start = part.first[axis] + before
+    for row in range(count):
+        place = (start + row) % size + length // 2
+        if place >= size:
+            result[row] = 0
+            for tap, sample in _order(place, size, length):
+                result[row] += weights[tap] * values[_row_of(sample - part.first[axis], size, row, length)]
+    first = list(part.first)
+    first[axis] = start
+    return _Part(np.moveaxis(result, 0, axis), tuple(first))
+
+
+def _order(place: int, size: int, length: int) -> list[tuple[int, int]]:
+    """Return (tap, sample) in the order in which PyWavelets adds them for an output that reaches over the far end."""
+    order: list[tuple[int, int]] = []
+    while place - len(order) >= size:
+        for sample in range(size):
+            if place - len(order) < size:
+                break
+            order.append((place - size - len(order), sample))
+    return order + [(tap, (place - tap) % size) for tap in range(len(order), length)]
+
+
+def _row_of(offset: int, size: int, row: int, length: int) -> int:
+    """Return where in a part a sample lies: the one of its repetitions that the filter covers at an output row."""
+    return row + (offset - row) % size if size >= length else offset % size
+
+
+def _cut(part: _Part, inner: _Part) -> np.ndarray:
+    box = tuple(
+        slice(wanted - first, wanted - first + size)
+        for wanted, first, size in zip(inner.first, part.first, inner.values.shape, strict=True)
+    )
+    return part.values[box]
