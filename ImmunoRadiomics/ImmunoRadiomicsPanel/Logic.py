@@ -227,11 +227,15 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         request = self.request(parameters)
         key, aligned = self.results.inputsKey(parameters), self.results.alignmentKey(parameters)
         folder = self.folderOf(parameters)
-        yield from self.runWork(request, folder, onProgress=onProgress)
-        analysis = yield from self._populateSteps(folder, request.volumes)
-        self._keepAccepted(parameters, analysis.alignments)
-        self.results.keepAnalysis(parameters, analysis, folder, key, aligned)
-        self.results.markNodes(parameters, outdated=self.results.isOutdated(parameters))
+
+        def work() -> Steps:
+            yield from self.runWork(request, folder, onProgress=onProgress)
+            analysis = yield from self._populateSteps(folder, request.volumes)
+            self._keepAccepted(parameters, analysis.alignments)
+            self.results.keepAnalysis(parameters, analysis, folder, key, aligned)
+            self.results.markNodes(parameters, outdated=self.results.isOutdated(parameters))
+
+        return work()
 
     def alignmentWork(self, parameters: ImmunoRadiomicsParameterNode, onProgress: OnProgress | None = None) -> Steps:
         """Align a patient's time points alone; put the transforms into the scene and keep the figures with the patient."""
@@ -240,12 +244,16 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         request = self.request(parameters)
         key = self.results.alignmentKey(parameters)
         folder = self.folderOf(parameters)
-        yield from self.runWork(request, folder, "align", onProgress)
-        records = self.stageResult(folder).alignments
-        baseline = records[0].reference if records else ""
-        yield from alignment_steps(slicer.mrmlScene, request.patient, baseline, records, folder / RESULT_FOLDER)
-        self._keepAccepted(parameters, records)
-        self.results.keepAlignments(parameters, folder, key)
+
+        def work() -> Steps:
+            yield from self.runWork(request, folder, "align", onProgress)
+            records = self.stageResult(folder).alignments
+            baseline = records[0].reference if records else ""
+            yield from alignment_steps(slicer.mrmlScene, request.patient, baseline, records, folder / RESULT_FOLDER)
+            self._keepAccepted(parameters, records)
+            self.results.keepAlignments(parameters, folder, key)
+
+        return work()
 
     def _keepAccepted(self, parameters: ImmunoRadiomicsParameterNode, records: Sequence[Any]) -> None:
         """Take back what was accepted of alignments that have changed."""
@@ -265,20 +273,33 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
 
         :raises ValueError: if every time point has one.
         """
+        request = self.request(parameters)
         folder = self.folderOf(parameters)
-        yield from self.runWork(self.request(parameters), folder, "lesions", onProgress)
-        node = parameters.parameterNode
-        rows = readRows(node)
-        taken = False
-        for index, (name, row) in enumerate(zip(timepointNames(rows), rows, strict=True)):
-            path = folder / RESULT_FOLDER / "segmentations" / f"{name}.seg.nrrd"
-            if row.segmentation is None and not row.noVisibleLesions and path.exists():
-                title = f"{row.volume.GetName()} propagated"
-                segmentation = yield from segmentationSteps(path, row.volume, title)
-                rows[index] = dataclasses.replace(row, segmentation=segmentation)
-                taken = True
-        if not taken:
+
+        def work() -> Steps:
+            yield from self.runWork(request, folder, "lesions", onProgress)
+            for name, volume in request.volumes.items():
+                path = folder / RESULT_FOLDER / "segmentations" / f"{name}.seg.nrrd"
+                if name in waiting and path.exists():
+                    title = f"{volume.GetName()} propagated"
+                    segmentation = yield from segmentationSteps(path, volume, title)
+                    self._giveSegmentation(parameters, volume, segmentation)
+
+        rows = readRows(parameters.parameterNode)
+        named = zip(timepointNames(rows), rows, strict=True)
+        waiting = [name for name, row in named if row.segmentation is None and not row.noVisibleLesions]
+        if not waiting:
             raise ValueError(_("Every time point has a segmentation already."))
+        return work()
+
+    @staticmethod
+    def _giveSegmentation(parameters: ImmunoRadiomicsParameterNode, volume: Any, segmentation: Any) -> None:
+        """Give a segmentation to the time point that shows a volume, wherever that stands by now."""
+        node = parameters.parameterNode
+        rows = [
+            dataclasses.replace(row, segmentation=segmentation, noVisibleLesions=False) if row.volume is volume else row
+            for row in readRows(node)
+        ]
         writeRows(node, rows)
 
     def lungsWork(
@@ -318,17 +339,14 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
 
     def _addSegments(self, parameters: ImmunoRadiomicsParameterNode, volume: Any, path: Path, title: str) -> Steps:
         """Put the segments of a file into the segmentation of the time point that shows a volume, in place of those of the same name."""
-        node = parameters.parameterNode
         added = yield from segmentationSteps(path, volume, title)
         # The rows may have been edited in the meantime.
-        rows = readRows(node)
-        index = next((at for at, row in enumerate(rows) if row.volume is volume), None)
-        if index is None:
+        row = next((row for row in readRows(parameters.parameterNode) if row.volume is volume), None)
+        if row is None:
             return
-        own = rows[index].segmentation
+        own = row.segmentation
         if own is None:
-            rows[index] = dataclasses.replace(rows[index], segmentation=added, noVisibleLesions=False)
-            writeRows(node, rows)
+            self._giveSegmentation(parameters, volume, added)
             return
         source, target = added.GetSegmentation(), own.GetSegmentation()
         for number in range(source.GetNumberOfSegments()):

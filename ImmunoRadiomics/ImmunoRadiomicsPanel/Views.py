@@ -14,6 +14,8 @@ Point = tuple[float, float, float]
 
 BASELINE_VIEW, TIMEPOINT_VIEW = "Red", "Yellow"
 _SAME_PLACE_MM = 1e-3
+# On a scan that is shown under the transform of its alignment: so marked, it is taken back also after a scene was saved like that.
+_LAID, _ABOVE = "ImmunoRadiomics.laidOnBaseline", "ImmunoRadiomics.transformAbove"
 
 
 def viewNodes(view: str) -> tuple[Any, Any]:
@@ -134,6 +136,22 @@ def _zoomAs(source: Any, target: Any) -> None:
         target.SetFieldOfView(*wanted, now[2])
 
 
+def takeBack(volume: Any) -> None:
+    """Let a scan that was laid on the baseline lie again where it was acquired; others are left alone."""
+    if volume.GetAttribute(_LAID) is None:
+        return
+    above = volume.GetNodeReference(_ABOVE)
+    volume.SetAndObserveTransformNodeID(above.GetID() if above is not None else None)
+    volume.SetNodeReferenceID(_ABOVE, None)
+    volume.RemoveAttribute(_LAID)
+
+
+def takeAllBack() -> None:
+    """Let every scan of the scene lie where it was acquired."""
+    for volume in nodesOf("vtkMRMLScalarVolumeNode"):
+        takeBack(volume)
+
+
 class AlignedPair:
     """A time point shown on the baseline in all slice views: faded over it, or in the squares of a checkerboard.
 
@@ -153,6 +171,9 @@ class AlignedPair:
     def fade(self, baseline: Any, timepoint: Any, transform: Any, opacity: float) -> None:
         """Lay a time point on the baseline by its transform and over it with an opacity."""
         self.hide()
+        above = timepoint.GetParentTransformNode()
+        timepoint.SetNodeReferenceID(_ABOVE, above.GetID() if above is not None else None)
+        timepoint.SetAttribute(_LAID, "true")
         timepoint.SetAndObserveTransformNodeID(transform.GetID())
         self._faded = timepoint
         for composite in nodesOf("vtkMRMLSliceCompositeNode"):
@@ -184,7 +205,7 @@ class AlignedPair:
         """Show the time point again where it was acquired, and remove the checkerboard."""
         if self._faded is not None:
             if self._faded.GetScene() is not None:
-                self._faded.SetAndObserveTransformNodeID(None)
+                takeBack(self._faded)
             for composite in nodesOf("vtkMRMLSliceCompositeNode"):
                 composite.SetForegroundVolumeID(None)
             self._faded = None

@@ -31,6 +31,7 @@ from .Section import Shown, guard
 from .SegmentationSection import SegmentationSection
 from .Timepoints import readRows, timepointNames
 from .TimepointsSection import TimepointsSection
+from .Views import takeAllBack
 
 _POLL_MS = 100
 _TURN_MS = 10
@@ -92,7 +93,6 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         self.initializeParameterNode()
 
     def section(self, kind: type) -> Any:
@@ -129,13 +129,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
-        """Show the patients of a scene that was opened."""
+        """Show the patients of a scene that was opened, every scan where it was acquired."""
+        takeAllBack()
         if self.parent.isEntered:
             self.initializeParameterNode()
-
-    def onSceneStartSave(self, caller: Any, event: Any) -> None:
-        """Save every time point where it was acquired."""
-        self.section(AlignmentSection).hidePair()
 
     def initializeParameterNode(self) -> None:
         """Show the selected patient, or the first of the scene, or a new one."""

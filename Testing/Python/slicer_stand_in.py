@@ -525,3 +525,14 @@ def new_scene(slicer):
             scene.AddNode(node)
     slicer.mrmlScene = scene
     return scene
+
+
+def read_bundle(slicer, path, cache):
+    """Open a .mrb in the scene, as the application does."""
+    manager, files = slicer.vtkDataIOManager(), slicer.vtkCacheManager()
+    files.SetRemoteCacheDirectory(str(cache))
+    manager.SetCacheManager(files)
+    slicer.mrmlScene.SetDataIOManager(manager)
+    messages = slicer.vtkMRMLMessageCollection()
+    if not slicer.mrmlScene.ReadFromMRB(str(path), False, messages):
+        raise OSError(messages.GetAllMessagesAsString())
