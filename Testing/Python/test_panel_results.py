@@ -1,5 +1,7 @@
 """How the results of patients live in a scene: cleared, kept apart, saved, opened again."""
 
+# ruff: noqa: F811 - fixtures are imported under their names
+
 from __future__ import annotations
 
 import pytest
@@ -8,7 +10,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 import slicer_stand_in
-from panel_patient import (  # noqa: F401 - fixtures
+from panel_patient import (  # noqa: F401
     analyzed,
     copy_of,
     give_result,
