@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_dicom(commands)
     _add_respond(commands)
+    _add_cohort(commands)
 
     simulate = commands.add_parser("simulate", help="a cohort of virtual patients with known truth")
     simulate.add_argument("--patients", type=int, required=True, metavar="N")
@@ -150,6 +151,20 @@ def _add_dicom(commands: Any) -> None:
     take.add_argument("--progress", choices=MODES, default="auto")
     take.set_defaults(run=_import)
 
+    give = commands.add_parser(
+        "export",
+        help="a result as DICOM: SEG, structured report (TID 1500), PDF",
+        description="Write the lesions of a result as DICOM segmentations and structured reports that refer to the DICOM files which the "
+        "study was imported from, or, where these are not given, to derived CT instances that are written beside them.",
+    )
+    give.add_argument("result", type=Path, metavar="RESULT_DIR", help="output folder of analyze")
+    give.add_argument("--study", type=Path, required=True, metavar="STUDY.yaml", help="what was analysed")
+    give.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    give.add_argument("--dicom", type=Path, metavar="DICOM_DIR", help="the folder that the study was imported from")
+    give.add_argument("--key", type=Path, metavar="KEYFILE", help="the key file of a pseudonymised import")
+    give.add_argument("--progress", choices=MODES, default="auto")
+    give.set_defaults(run=_export)
+
 
 def _import(options: argparse.Namespace) -> int:
     from .dicom import import_folder
@@ -175,6 +190,38 @@ def _import(options: argparse.Namespace) -> int:
     )
 
 
+def _export(options: argparse.Namespace) -> int:
+    from .report.dicom import export_dicom
+    from .serialise import from_json
+    from .study import load_study
+
+    path = options.result / "analysis.json"
+    try:
+        analysis = from_json(Analysis, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: this is no result. Give the output folder of analyze.") from error
+    study = load_study(options.study)
+    if [item.name for item in study.timepoints] != [item.name for item in analysis.timepoints]:
+        raise InputError(
+            f"{options.study}: its time points are not those of the result. Give the study that was analysed."
+        )
+    pdf = options.result / "report.pdf"
+    result = export_dicom(
+        analysis,
+        study,
+        options.result,
+        options.out,
+        dicom=options.dicom,
+        key_file=options.key,
+        pdf=pdf if pdf.exists() else None,
+        progress=display(options.progress),
+    )
+    for note in result.notes:
+        _say(note)
+    _say(f"Written: {len(result.files)} DICOM files in {result.folder}. Research use only.")
+    return 0
+
+
 def _add_respond(commands: Any) -> None:
     from .response import table
 
@@ -187,6 +234,58 @@ def _add_respond(commands: Any) -> None:
     table.add_arguments(respond)
     _add_run_options(respond, scene=False)
     respond.set_defaults(run=_respond, stage="respond")
+
+
+def _add_cohort(commands: Any) -> None:
+    cohort = commands.add_parser(
+        "cohort",
+        help="many patients, and the tables of all",
+        description="Analyse every patient of a list: a CSV table with the columns `patient` and `study` (a study.yaml or a folder of "
+        "DICOM files), clinical columns as in study.yaml, and any others, which are handed on to the tables.",
+    )
+    cohort.add_argument("cohort", type=Path, metavar="COHORT.csv")
+    cohort.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    workers = cohort.add_mutually_exclusive_group()
+    workers.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes here (default: 1)")
+    workers.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="an existing Dask cluster does the work")
+    cohort.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
+    cohort.add_argument(
+        "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
+    )
+    cohort.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
+    cohort.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
+    cohort.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws")
+    cohort.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
+    cohort.set_defaults(run=_cohort)
+
+
+def _cohort(options: argparse.Namespace) -> int:
+    from . import cohort
+    from .cohort.pool import DaskPool
+
+    listed = cohort.read_cohort(options.cohort)
+    client = None if options.scheduler is None else DaskPool.connect(options.scheduler).client
+    try:
+        result = cohort.run(
+            listed,
+            options.out,
+            settings=_settings(options),
+            jobs=options.jobs,
+            client=client,
+            resume=options.resume,
+            progress=display(options.progress, lines=True),
+        )
+    finally:
+        if client is not None:
+            client.close()
+    for note in result.notes:
+        _say(note)
+    done = len(result.outcomes) - len(result.failed)
+    _say(f"{done} of {len(result.outcomes)} patients analysed: {options.out / 'cohort.html'}. Research use only.")
+    if result.failed:
+        _say(f"not assessed: {len(result.failed)} patients; see {options.out / 'failures.csv'}.")
+        return 1
+    return 0
 
 
 def _respond(options: argparse.Namespace) -> int:

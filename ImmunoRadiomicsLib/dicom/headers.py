@@ -47,6 +47,8 @@ _TAGS = (
     "AcquisitionDateTime",
     "AcquisitionNumber",
     "AcquisitionTime",
+    "BitsAllocated",
+    "BitsStored",
     "BurnedInAnnotation",
     "Columns",
     "ContentTime",
@@ -76,6 +78,7 @@ _TAGS = (
     "PatientSex",
     "PerFrameFunctionalGroupsSequence",
     "PhotometricInterpretation",
+    "PixelRepresentation",
     "PixelSpacing",
     "RescaleIntercept",
     "RescaleSlope",
@@ -112,7 +115,7 @@ class Picture:
     """One image: a single-frame instance, or one frame of a multi-frame instance (``frame`` counts from 0).
 
     Positions are LPS mm; ``orientation`` holds the direction of a row and of a column; ``spacing_mm`` is (between rows, between
-    columns), as DICOM orders it. What the header lacks or holds wrongly is None or empty.
+    columns), as DICOM orders it; ``bits`` are those allocated and those stored. What the header lacks or holds wrongly is None or empty.
     """
 
     path: Path
@@ -153,6 +156,9 @@ class Picture:
     burned_in: bool = False
     lossy: bool = False
     frame: int | None = None
+    transfer_syntax: str = ""
+    bits: tuple[int, int] = (0, 0)
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -335,6 +341,9 @@ def _picture(path: Path, data: Dataset) -> Picture:
         images_in_acquisition=integer(data, "ImagesInAcquisition"),
         burned_in=text(data, "BurnedInAnnotation").upper() == "YES",
         lossy=text(data, "LossyImageCompression") == "01",
+        transfer_syntax=text(data.file_meta, "TransferSyntaxUID") if hasattr(data, "file_meta") else "",
+        bits=(integer(data, "BitsAllocated") or 0, integer(data, "BitsStored") or 0),
+        signed=integer(data, "PixelRepresentation") == 1,
     )
 
 

@@ -46,8 +46,6 @@ from .privacy import KeyFile, scrubbed
 from .rows import TABLE, SeriesRow
 from .sources import Sources, TimepointSource, Tracking, write_sources
 
-_LEAST_RANGE_HU = 100.0
-
 
 @dataclass(frozen=True, eq=False)
 class Person:
@@ -320,7 +318,6 @@ class PatientImport:
                 continue
             try:
                 volume = read_ct(stack, progress)
-                _check_hu(volume.image)
             except InputError as error:
                 self._stack_row(stack, "left out", error.problems[0])
                 continue
@@ -521,14 +518,6 @@ def _with_report(one: Structure, sop_uid: str, reports: Sequence[EarlierLesion])
         if (sop_uid, one.number) in report.segments and report.tracking_uid:
             return replace(one, tracking_uid=report.tracking_uid, tracking_id=one.tracking_id or report.tracking_id)
     return one
-
-
-def _check_hu(image: sitk.Image) -> None:
-    limits = sitk.MinimumMaximumImageFilter()
-    limits.Execute(image)
-    low, high = limits.GetMinimum(), limits.GetMaximum()
-    if low >= 0 or high - low < _LEAST_RANGE_HU:
-        raise InputError(f"the values lie between {low:g} and {high:g}: they are not in HU, or the picture is blank")
 
 
 def _acquisition(stack: Stack) -> Acquisition:

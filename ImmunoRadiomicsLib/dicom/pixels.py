@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..progress import Progress, silent
 from .geometry import Stack, to_image
-from .headers import Picture, quiet, read_dataset, text
+from .headers import Picture, quiet, read_dataset
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+# The tag of the pixel data as it stands in a file before the length, for the two uncompressed little endian syntaxes.
+_PIXEL_ELEMENT = {"1.2.840.10008.1.2": b"\xe0\x7f\x10\x00", "1.2.840.10008.1.2.1": b"\xe0\x7f\x10\x00OW\x00\x00"}
 # Outside what was scanned there is air.
 AIR_HU = -1024.0
+_LEAST_RANGE_HU = 100.0
 _HU_TYPES = ("", "HU", "HU_MOD")
 # Text burnt into a CT stands at the same place with the same value in every slice; noise makes that impossible for tissue.
 _FEWEST_TEXT_PIXELS = 30
@@ -56,13 +60,16 @@ def read_ct(stack: Stack, progress: Progress = silent) -> Volume:
             raise InputError(f"the rescale slope is {picture.slope:g}")
         if picture.rescale_type not in _HU_TYPES:
             raise InputError(f"the values are {picture.rescale_type}, not HU")
-    watch = _TextWatch()
+    watch = _Extremes()
     voxels, notes = _read(stack, lambda picture: (picture.slope or 1.0, picture.intercept or 0.0), watch, progress)
+    low, high = watch.range
+    if low >= 0 or high - low < _LEAST_RANGE_HU:
+        raise InputError(f"the values lie between {low:g} and {high:g}: they are not in HU, or the picture is blank")
     if any(picture.burned_in for picture in stack.pictures):
         notes.append("the header says that text is burnt into the pictures: it may name the patient")
-    elif watch.found():
+    elif watch.repeats_something():
         notes.append("something is burnt into every slice at the same place: it may be text that names the patient")
-    return Volume(to_image(stack, voxels, labels=False, outside=min(AIR_HU, float(voxels.min()))), tuple(notes))
+    return Volume(to_image(stack, voxels, labels=False, outside=min(AIR_HU, low)), tuple(notes))
 
 
 def read_scaled(stack: Stack, scale: Callable[[Picture], tuple[float, float]], progress: Progress = silent) -> Volume:
@@ -98,7 +105,7 @@ def _same_pixels(one: Picture, other: Picture) -> bool:
         return False
 
 
-class _TextWatch:
+class _Extremes:
     """Keeps the smallest and the largest value of each pixel over the slices."""
 
     def __init__(self) -> None:
@@ -109,10 +116,16 @@ class _TextWatch:
         if self.low is None or self.high is None:
             self.low, self.high = values.copy(), values.copy()
             return
-        np.minimum(self.low, values, out=self.low)
-        np.maximum(self.high, values, out=self.high)
+        self.low, self.high = np.minimum(self.low, values), np.maximum(self.high, values)
 
-    def found(self) -> bool:
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value of all."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return float(self.low.min()), float(self.high.max())
+
+    def repeats_something(self) -> bool:
         """Whether some pixels, but no large part of the picture, have one bright value in every slice."""
         if self.low is None or self.high is None:
             return False
@@ -123,7 +136,7 @@ class _TextWatch:
 def _read(
     stack: Stack,
     scale: Callable[[Picture], tuple[float, float]],
-    watch: _TextWatch | None,
+    watch: _Extremes | None,
     progress: Progress,
     *,
     whole_numbers: bool = True,
@@ -148,6 +161,8 @@ def _read(
         slope, intercept = scale(picture)
         if not whole:
             voxels[index] = stored * np.float32(slope) + np.float32(intercept)
+            if watch is not None:
+                watch.see(voxels[index])
             continue
         values = stored.astype(np.int32)
         if slope != 1:
@@ -179,7 +194,8 @@ class _Frames:
     def read(self, picture: Picture) -> np.ndarray:
         """Return the stored values of one slice (row, column); InputError where they cannot be had."""
         if picture.frame is None:
-            values = _decoded(picture.path)
+            plain = _plain(picture)
+            values = _decoded(picture.path) if plain is None else plain
         else:
             if picture.path != self._path:
                 self._frames, self._path = _decoded(picture.path), picture.path
@@ -202,28 +218,29 @@ def _decoded(path: Path) -> np.ndarray:
     if "PixelData" not in data:
         raise InputError("the file has no pixels; it is cut short or was stripped")
     with quiet():
-        plain = _plain(data)
-        if plain is not None:
-            return plain
         try:
             return data.pixel_array
         except Exception as error:  # decoders fail in any way there is
             return _decoded_by_image_library(path, data, error)
 
 
-def _plain(data: Dataset) -> np.ndarray | None:
-    """Return the uncompressed 16-bit pixels of a single frame without copying; None where more care is needed."""
-    syntax = text(data.file_meta, "TransferSyntaxUID") if hasattr(data, "file_meta") else ""
-    usual = syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
-    if not usual or data.BitsAllocated != 16 or data.BitsStored != 16 or int(data.get("NumberOfFrames") or 1) != 1:
+def _plain(picture: Picture) -> np.ndarray | None:
+    """Return uncompressed 16-bit pixels that end their file, without parsing it again; None where more care is needed."""
+    head = _PIXEL_ELEMENT.get(picture.transfer_syntax)
+    if head is None or picture.bits != (16, 16) or picture.samples != 1:
         return None
-    count = data.Rows * data.Columns
-    if data.get("SamplesPerPixel", 1) != 1:
-        return None
-    if len(data.PixelData) < 2 * count:
-        raise InputError("the file is cut short")
-    kind = "<i2" if data.PixelRepresentation else "<u2"
-    return np.frombuffer(data.PixelData, dtype=kind, count=count).reshape(data.Rows, data.Columns)
+    length = 2 * picture.rows * picture.columns
+    head += struct.pack("<I", length)
+    with picture.path.open("rb") as stream:
+        try:
+            stream.seek(-(length + len(head)), 2)
+        except OSError:
+            return None
+        if stream.read(len(head)) != head:
+            return None
+        content = stream.read(length)
+    values = np.frombuffer(content, dtype="<i2" if picture.signed else "<u2")
+    return values.reshape(picture.rows, picture.columns)
 
 
 def _decoded_by_image_library(path: Path, data: Dataset, error: Exception) -> np.ndarray:
