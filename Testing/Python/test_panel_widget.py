@@ -1,5 +1,7 @@
 """The panel over stand-ins for Qt and Slicer, with real MRML and real engine processes."""
 
+# ruff: noqa: F811 - fixtures are imported under their names
+
 from __future__ import annotations
 
 import os
@@ -18,41 +20,10 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 import slicer_stand_in
+from panel_patient import panel, process_that, slicer, wait  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "ImmunoRadiomics"
-
-
-@pytest.fixture
-def slicer(monkeypatch):
-    monkeypatch.syspath_prepend(str(MODULE))
-    installed = slicer_stand_in.install()
-    slicer_stand_in.new_scene(installed)
-    slicer_stand_in.slot_errors.clear()
-    installed.shown = []
-    monkeypatch.setattr(
-        installed.util,
-        "errorDisplay",
-        lambda text, **more: installed.shown.append((text, more.get("detailedText", ""))),
-    )
-    yield installed
-    assert slicer_stand_in.slot_errors == []
-    slicer_stand_in.remove()
-
-
-@pytest.fixture
-def panel(slicer):
-    import qt
-
-    import ImmunoRadiomics
-
-    parent = slicer.qMRMLWidget()
-    parent.setLayout(qt.QVBoxLayout())
-    parent.isEntered = True
-    widget = ImmunoRadiomics.ImmunoRadiomicsWidget(parent)
-    widget.setup()
-    yield widget
-    widget.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +37,6 @@ def virtual_patient(tmp_path_factory) -> Path:
     text = study.read_text()
     study.write_text(re.sub(r"- name: prebaseline\n(  .*\n)+", "", text))
     return study
-
-
-def wait(condition, seconds=120.0):
-    from PySide6.QtWidgets import QApplication
-
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        QApplication.processEvents()
-        time.sleep(0.01)
 
 
 def timepoint_table(panel):
@@ -508,17 +469,6 @@ def test_a_process_that_does_not_listen_is_killed_with_its_children(slicer, tmp_
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def process_that(code):
-    """A process that runs a text in place of the engine."""
-    from ImmunoRadiomicsPanel.EngineProcess import TreeProcess
-
-    class Other(TreeProcess):
-        def start(self, arguments, logPath, environment):
-            super().start([arguments[0], "-c", code], logPath, environment)
-
-    return Other
-
-
 @pytest.mark.parametrize(
     ("code", "message", "log"),
     [
@@ -699,16 +649,142 @@ def test_the_report_is_opened_and_results_are_exported_where_the_user_says(panel
 
 
 def test_the_virtual_patient_is_offered_once_in_sample_data(slicer, monkeypatch):
-    from ImmunoRadiomicsPanel.VirtualPatient import registerSampleData
+    from ImmunoRadiomicsPanel import VirtualPatient
 
     sources = []
-    logic = SimpleNamespace(
-        sampleDataSourcesByCategory=lambda category: sources,
-        registerCustomSampleDataSource=lambda **source: sources.append(SimpleNamespace(**source)),
-    )
-    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
-    registerSampleData("icon.png")
-    registerSampleData("icon.png")
+
+    class Logic:
+        """What SampleData's logic does with sources: code downloads their addresses, whatever their own downloader."""
+
+        @staticmethod
+        def sampleDataSourcesByCategory(category):
+            return sources
+
+        @staticmethod
+        def registerCustomSampleDataSource(**source):
+            sources.append(SimpleNamespace(**source))
+
+        def downloadFromSource(self, source, maximumAttemptsCount=3, forceDownload=False):
+            return [f"downloaded {source.uris}"]
+
+    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=Logic))
+    monkeypatch.setattr(VirtualPatient, "loadVirtualPatient", lambda: ["ct", "contours"])
+    VirtualPatient.registerSampleData("icon.png")
+    VirtualPatient.registerSampleData("icon.png")
     (source,) = sources
-    assert callable(source.customDownloader)
     assert isinstance(source.uris, str)
+    # The button of the module calls the one, SampleData.downloadSample the other.
+    assert source.customDownloader(source) == ["ct", "contours"]
+    assert Logic().downloadFromSource(source) == ["ct", "contours"]
+    other = SimpleNamespace(sampleName="MRHead", uris="https://x", customDownloader=None)
+    assert Logic().downloadFromSource(other, forceDownload=True) == ["downloaded https://x"]
+
+
+def test_python_for_processes_is_found_beside_the_application(slicer, monkeypatch, tmp_path):
+    from ImmunoRadiomicsPanel import EngineProcess
+
+    home = tmp_path / "Slicer-5.12"
+    (home / "bin").mkdir(parents=True)
+    application = home / "bin" / "SlicerApp-real"
+    application.touch()
+    monkeypatch.setattr(EngineProcess.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", str(application))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "no-python-here"))
+    monkeypatch.setattr(slicer.app, "slicerHome", str(home))
+    # The application itself is never started in place of Python.
+    with pytest.raises(RuntimeError, match="PythonSlicer was not found"):
+        EngineProcess.pythonExecutable()
+    python = home / "bin" / ("PythonSlicer.exe" if os.name == "nt" else "PythonSlicer")
+    python.touch()
+    assert EngineProcess.pythonExecutable() == str(python)
+    monkeypatch.setattr(EngineProcess.shutil, "which", lambda name: f"/opt/{name}")
+    assert EngineProcess.pythonExecutable() == "/opt/PythonSlicer"
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_before_slicer_5_12_packages_are_asked_for_and_installed_by_pip(slicer, monkeypatch, agrees):
+    from ImmunoRadiomicsPanel import Dependencies
+
+    asked, installed = [], []
+
+    def confirm(text, title, detailedText):
+        asked.append(detailedText)
+        return agrees
+
+    def install(packages):
+        installed.extend(packages)
+        monkeypatch.delitem(Dependencies.REQUIREMENTS, "no_such_package")
+
+    monkeypatch.delattr(slicer, "packaging", raising=False)
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm, raising=False)
+    monkeypatch.setattr(slicer.util, "pip_install", install, raising=False)
+    monkeypatch.setitem(Dependencies.REQUIREMENTS, "no_such_package", "no-such-package>=1")
+    if agrees:
+        Dependencies.ensurePackages()
+        assert installed == ["no-such-package>=1"]
+    else:
+        with pytest.raises(Dependencies.DeclinedError, match="no-such-package>=1"):
+            Dependencies.ensurePackages()
+        assert installed == []
+        # What needs no package still works.
+        assert Dependencies.missingPackages() == ["no-such-package>=1"]
+    assert asked == ["no-such-package>=1"]
+
+
+def test_work_is_done_in_turns_and_what_it_raises_is_raised(slicer):
+    import threading
+
+    from ImmunoRadiomicsPanel.Jobs import CancelledWork, Job, doAll
+
+    here, seen = threading.get_ident(), []
+
+    def work():
+        for number in range(3):
+            seen.append((number, threading.get_ident() == here))
+            yield None
+        seen.append((yield threading.get_ident) == here)
+        try:
+            yield lambda: 1 / 0
+        except ZeroDivisionError:
+            seen.append("told")
+        yield lambda: time.sleep(0.01)
+
+    doAll(work())
+    assert seen == [(0, True), (1, True), (2, True), False, "told"]
+
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield lambda: time.sleep(0.001)
+        finally:
+            closed.append(True)
+
+    job = Job(endless())
+    job.turn()
+    job.cancel()
+    with pytest.raises(CancelledWork):
+        wait(job.turn, 10)
+    assert closed == [True]
+
+
+def test_texts_can_be_read_on_light_and_dark_backgrounds():
+    sources = [*(MODULE / "ImmunoRadiomicsPanel").glob("*.py"), MODULE / "Resources" / "UI" / "ImmunoRadiomics.ui"]
+    for path in sources:
+        text = path.read_text()
+        assert not re.search(r"styleSheet|<font|color\s*[:=]\s*['\"]?#", text), path.name
+    colours = re.findall(r'"#([0-9a-f]{6})"', (MODULE / "ImmunoRadiomicsPanel" / "Presentation.py").read_text())
+    assert len(colours) == 2
+
+    def luminance(values):
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in colours:
+        bar = luminance([int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)])
+        for background in (luminance([1.0] * 3), luminance([0.196] * 3)):  # Slicer's light and dark styles
+            low, high = sorted((bar, background))
+            assert (high + 0.05) / (low + 0.05) >= 2.4
