@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import signal
 
 from .grid import PEAK_RADIUS_MM, Region, discretise
 from .settings import Discretisation
@@ -63,31 +64,27 @@ def peaks(region: Region) -> dict[str, float]:
 
 
 def _sphere_means(region: Region) -> np.ndarray:
-    """Return the mean of all voxels of the box whose centres lie within the radius of the peaks, at every voxel.
+    """Return the mean of all voxels of the image whose centres lie within the radius of the peaks, at every voxel of the box.
 
-    Row by row of the sphere, so that whole numbers are added without rounding.
+    It is right at the voxels of the region: the box holds whatever is within the radius of them, as far as the image goes.
     """
-    values, spacing = region.values, region.spacing_zyx
-    reach = [int(PEAK_RADIUS_MM / length) for length in spacing]
-    nz, ny, nx = values.shape
-    running = np.zeros((2, nz, ny, nx + 1))
-    running[0, :, :, 1:] = np.cumsum(values, axis=2)
-    running[1, :, :, 1:] = np.arange(1, nx + 1)
-    sums = np.zeros((2, nz, ny, nx))
-    columns = np.arange(nx)
-    for dz in range(-reach[0], reach[0] + 1):
-        for dy in range(-reach[1], reach[1] + 1):
-            left = PEAK_RADIUS_MM**2 - (dz * spacing[0]) ** 2 - (dy * spacing[1]) ** 2
-            if left < 0 or abs(dz) >= nz or abs(dy) >= ny:
-                continue
-            half = int(math.sqrt(left) / spacing[2])
-            last = np.minimum(columns + half + 1, nx)
-            first = np.maximum(columns - half, 0)
-            there = (slice(None), slice(max(dz, 0), nz + min(dz, 0)), slice(max(dy, 0), ny + min(dy, 0)))
-            here = (slice(None), slice(max(-dz, 0), nz + min(-dz, 0)), slice(max(-dy, 0), ny + min(-dy, 0)))
-            rows = running[there]
-            sums[here] += rows[..., last] - rows[..., first]
-    return sums[0] / sums[1]
+    squared = np.zeros((1, 1, 1))
+    for axis, length in enumerate(region.spacing_zyx):
+        reach = int(PEAK_RADIUS_MM / length)
+        shape = [1, 1, 1]
+        shape[axis] = 2 * reach + 1
+        squared = squared + ((np.arange(-reach, reach + 1) * length) ** 2).reshape(shape)
+    sphere = (squared <= PEAK_RADIUS_MM**2).astype(np.float64)
+    sums = signal.oaconvolve(region.values, sphere, mode="same")
+    counts: np.ndarray | float = sphere.sum()
+    places = np.nonzero(region.intensity)
+    ends = [
+        (at.min() < size // 2, at.max() + size // 2 >= length)
+        for at, size, length in zip(places, sphere.shape, sums.shape, strict=True)
+    ]
+    if np.any(ends):
+        counts = np.rint(signal.oaconvolve(np.ones_like(region.values), sphere, mode="same"))
+    return np.asarray(sums / counts)
 
 
 def histogram(levels: np.ndarray, count: int) -> dict[str, float]:

@@ -20,6 +20,9 @@ _ELLIPSOID_TOLERANCE = 1e-4
 
 _SERIES_DEGREE = 20
 
+# A transform of so many voxels takes half a GiB in double precision, and four are held at once.
+_DOUBLE_PRECISION_VOXELS = 2**26
+
 
 def morphology(region: Region) -> dict[str, float]:
     """Return the 29 features of the family HCUG (lengths in mm); one that a flat region does not define is not finite."""
@@ -131,7 +134,7 @@ def surface_extremes(mask: np.ndarray) -> np.ndarray:
     ends = np.stack([rows.argmax(axis=1), rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)], axis=1)
     centres = np.column_stack([np.repeat(z, 2), np.repeat(y, 2), ends.ravel()]).astype(float)
     steps = np.concatenate([np.eye(3), -np.eye(3)]) / 2
-    return np.unique((centres[:, None, :] + steps).reshape(-1, 3), axis=0)
+    return (centres[:, None, :] + steps).reshape(-1, 3)
 
 
 def oriented_box(corners: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -200,36 +203,52 @@ def enclosing_ellipsoid(points: np.ndarray) -> np.ndarray:
 def _correlation(region: Region) -> dict[str, float]:
     """Return Moran's I and Geary's C with the inverse distance as weight, over all pairs of voxels.
 
-    The sums over pairs are convolutions with the inverse distance, so their time grows with the box of the region and not with
-    the square of its voxels.
+    The sums over pairs are taken over frequencies (Parseval), so their time grows with the box of the region and not with the
+    square of its voxels. A box that would take gigabytes is transformed in single precision, whose rounding is a millionth.
     """
-    places = np.argwhere(region.intensity)
-    count = len(places)
+    places = np.nonzero(region.intensity)
+    count = len(places[0])
     if count < 2:
         return {"morph_moran_i": math.nan, "morph_geary_c": math.nan}
-    box = tuple(slice(a, b + 1) for a, b in zip(places.min(axis=0), places.max(axis=0), strict=True))
+    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in places)
     mask = region.intensity[box]
     deviation = np.where(mask, region.values[box] - region.inside.mean(), 0.0)
+    squares = float(np.vdot(deviation, deviation))
     sizes = [fft.next_fast_len(2 * size - 1, real=True) for size in mask.shape]
-    squared = np.zeros(sizes)
-    for axis, (size, length) in enumerate(zip(sizes, region.spacing_zyx, strict=True)):
-        steps = np.minimum(np.arange(size), size - np.arange(size)) * length
-        shape = [1, 1, 1]
-        shape[axis] = size
-        squared += (steps**2).reshape(shape)
-    squared[0, 0, 0] = math.inf
-    kernel = fft.rfftn(1 / np.sqrt(squared))
-
-    def weighted(values: np.ndarray) -> np.ndarray:
-        return fft.irfftn(fft.rfftn(values, sizes) * kernel, sizes)[tuple(slice(0, size) for size in mask.shape)]
-
-    of_mask = weighted(mask.astype(float))[mask]
-    inside = deviation[mask]
-    total = float(of_mask.sum())
-    products = float(inside @ weighted(deviation)[mask])
-    squares = float(inside @ inside)
-    differences = 2 * float(of_mask @ inside**2) - 2 * products
+    kind = np.float64 if math.prod(sizes) <= _DOUBLE_PRECISION_VOXELS else np.float32
+    kernel = fft.rfftn(_inverse_distances(sizes, region.spacing_zyx, kind), overwrite_x=True).real.copy()
+    # Each frequency stands for its opposite too, except the first and, of an even number, the last.
+    kernel[..., 1 : (sizes[2] + 1) // 2] *= 2
+    kernel /= math.prod(sizes)
+    of_mask = fft.rfftn(mask.astype(kind), sizes)
+    total = _weighted_product(kernel, of_mask, of_mask)
+    weighted_squares = _weighted_product(kernel, of_mask, fft.rfftn((deviation**2).astype(kind), sizes))
+    del of_mask
+    of_deviation = fft.rfftn(deviation.astype(kind), sizes)
+    products = _weighted_product(kernel, of_deviation, of_deviation)
+    differences = 2 * weighted_squares - 2 * products
     return {
         "morph_moran_i": count / total * np.float64(products) / squares,
         "morph_geary_c": (count - 1) / (2 * total) * np.float64(differences) / squares,
     }
+
+
+def _inverse_distances(sizes: list[int], spacing_zyx: tuple[float, ...], kind: type) -> np.ndarray:
+    """Return the inverse of the distance (1/mm) of every step around a periodic box; 0 for no step."""
+    squared = np.zeros((1, 1, 1), dtype=kind)
+    for axis, (size, length) in enumerate(zip(sizes, spacing_zyx, strict=True)):
+        steps = np.minimum(np.arange(size), size - np.arange(size)) * length
+        shape = [1, 1, 1]
+        shape[axis] = size
+        squared = squared + (steps**2).astype(kind).reshape(shape)
+    squared[0, 0, 0] = math.inf
+    np.sqrt(squared, out=squared)
+    return np.divide(1, squared, out=squared)
+
+
+def _weighted_product(kernel: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Return the sum over frequencies of the kernel times the real part of one times the conjugate of the other."""
+    return sum(
+        float(np.sum(k * (a.real * b.real + a.imag * b.imag), dtype=np.float64))
+        for k, a, b in zip(kernel, one, other, strict=True)
+    )
