@@ -16,11 +16,11 @@ _BAR_CHARACTERS = 24
 _REDRAW_SECONDS = 0.1
 
 
-def display(mode: str, stream: TextIO | None = None) -> Progress:
+def display(mode: str, stream: TextIO | None = None, *, lines: bool = False) -> Progress:
     """Return the progress for a mode; everything goes to stderr.
 
     `auto` draws a bar in a terminal and writes a line per stage elsewhere, `json` writes a JSON object per line (`fraction`, `stage`,
-    `message`), `off` shows nothing.
+    `message`), `off` shows nothing. With ``lines`` every message is a line of its own in `auto`, with the time that is left.
     """
     stream = stream or sys.stderr
     if mode == "off":
@@ -29,6 +29,8 @@ def display(mode: str, stream: TextIO | None = None) -> Progress:
         return _JsonLines(stream)
     if mode != "auto":
         raise InputError(f"--progress {mode}: choose one of {', '.join(MODES)}.")
+    if lines:
+        return _Lines(stream)
     return _Bar(stream) if stream.isatty() else _StageLines(stream)
 
 
@@ -62,6 +64,30 @@ class _StageLines:
         if stage != self.stage:
             self.stage = stage
             print(f"[{fraction:4.0%}] {stage}", file=self.stream, flush=True)
+
+
+class _Lines:
+    """Every message on a line of its own, with the time that has passed and what is left at this rate."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.started = time.monotonic()
+        self.first = -1.0
+
+    def __call__(self, fraction: float, message: str) -> None:
+        passed = time.monotonic() - self.started
+        if self.first < 0:
+            self.first = fraction  # what was there already says nothing about the rate
+        left = ""
+        if self.first < fraction < 1:
+            left = f", about {_clock((1 - fraction) / (fraction - self.first) * passed)} left"
+        print(f"[{fraction:4.0%}, {_clock(passed)}{left}] {message}", file=self.stream, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class _Bar:

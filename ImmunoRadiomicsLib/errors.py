@@ -21,6 +21,10 @@ class InputError(ImmunoRadiomicsError):
         super().__init__("\n".join(self.problems))
 
 
+class BusyError(InputError):
+    """Another run is writing to the same folder."""
+
+
 class StageError(ImmunoRadiomicsError):
     """A stage could not do what was asked although its input is valid; the message says which and why."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from .errors import InputError
+from .errors import BusyError, InputError
 from .files import sha256_of, write_text
 from .resources import PACKAGE
 
@@ -50,7 +50,9 @@ class Workspace:
     Raises
     ------
     InputError
-        If the output folder cannot be written, holds something that is no earlier result, or another run is writing to it.
+        If the output folder cannot be written, or holds something that is no earlier result.
+    BusyError
+        If another run is writing to it.
     """
 
     def __init__(self, out: Path, cache: Path | None = None):
@@ -108,9 +110,9 @@ class Workspace:
             self._lock = (self.folder / "lock").open("w")
         except OSError as error:
             raise InputError(f"{self.out}: the folder cannot be written ({error.strerror}). Choose another.") from error
-        if not _lock(self._lock):
+        if not lock(self._lock):
             self._lock.close()
-            raise InputError(
+            raise BusyError(
                 f"{self.out}: another run is writing to this folder. Wait for it, or choose another folder."
             )
         if self._previous.exists() and not self.out.exists():
@@ -190,7 +192,7 @@ def _take_name(unfinished: Path, folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _lock(stream: TextIO) -> bool:
+def lock(stream: TextIO) -> bool:
     """Lock an open file until it is closed or the process ends; return False if another process holds it."""
     try:
         import fcntl

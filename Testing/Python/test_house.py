@@ -23,7 +23,7 @@ ORDER = (
     {"classifiers"},
     {"report", "workspace", "inputs", "readings", "finished"},
     {"pipeline"},
-    {"scene", "schemas"},
+    {"scene", "schemas", "cohort"},
     {"cli", "display", "__main__"},
 )
 # Base files and the helpers of the pipeline know each other; parts of one row otherwise do not.

@@ -1,0 +1,89 @@
+"""A finished cohort as pandas tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, MissingDependencyError
+
+
+@dataclass(frozen=True)
+class CohortTables:
+    """The tables of a cohort, each read when it is first asked for; patients and lesions are texts whatever they look like."""
+
+    folder: Path
+
+    @cached_property
+    def patients(self) -> Any:
+        """One row per patient of the list: status, best responses, flags, and the columns of the list."""
+        return self._read("patients")
+
+    @cached_property
+    def lesions(self) -> Any:
+        """One row per lesion and time point."""
+        return self._read("lesions")
+
+    @cached_property
+    def features(self) -> Any:
+        """One row per feature (long form)."""
+        return self._read("features")
+
+    @cached_property
+    def delta(self) -> Any:
+        """One row per change of a feature (long form)."""
+        return self._read("delta")
+
+    @cached_property
+    def response(self) -> Any:
+        """One row per visit."""
+        return self._read("response")
+
+    @cached_property
+    def flags(self) -> Any:
+        """One row per patient and question."""
+        return self._read("flags")
+
+    @cached_property
+    def quality(self) -> Any:
+        """One row per time point: acquisition and alignment."""
+        return self._read("quality")
+
+    @cached_property
+    def failures(self) -> Any:
+        """One row per patient that could not be analysed."""
+        return self._read("failures")
+
+    @cached_property
+    def training(self) -> Any:
+        """One row per lesion: the table that models are trained on."""
+        return self._read("training")
+
+    def _read(self, name: str) -> Any:
+        import pandas
+
+        return pandas.read_csv(self.folder / f"{name}.csv", dtype={"patient": str, "lesion": str}, low_memory=False)
+
+
+def load_cohort(folder: Path | str) -> CohortTables:
+    """Return the tables of a finished cohort.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no finished cohort.
+    MissingDependencyError
+        If pandas is not installed.
+    """
+    try:
+        import pandas  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Tables of a cohort need pandas: pip install 'immunoradiomics[cohort]'."
+        ) from error
+    folder = Path(folder)
+    if not (folder / "patients.csv").is_file():
+        raise InputError(f"{folder}: there is no patients.csv. Give the output folder of a finished cohort.")
+    return CohortTables(folder)

@@ -1,0 +1,142 @@
+"""What a worker does: one patient, from its source to its own result folder; failures are an answer, not an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import SimpleITK as sitk
+
+from ..dicom.clinical import ClinicalRow, clinical_row
+from ..dicom.importing import import_folder
+from ..errors import BusyError, CancelledError, ImmunoRadiomicsError, InputError
+from ..files import write_text
+from ..pipeline import Settings, analyze
+from ..study import Study, load_study
+from .listing import CohortPatient
+
+RESULT = "result"
+FAILURE_FILE = "failure.txt"
+_BUSY_SECONDS = 60.0
+_BUSY_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there."""
+
+    patient: CohortPatient
+    folder: Path
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a patient ended. ``stage`` and ``reason`` say where and why it failed, ``errno`` what the system said."""
+
+    patient: str
+    status: Literal["done", "failed"]
+    stage: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    errno: int = 0
+
+
+class _Stage:
+    """A progress that remembers the stage that it was told of last."""
+
+    def __init__(self) -> None:
+        self.name = "read"
+
+    def __call__(self, fraction: float, message: str) -> None:
+        name, separator, _ = message.partition(": ")
+        if separator:
+            self.name = name
+
+
+def run_patient(task: Task) -> Outcome:
+    """Analyse one patient; a result that is there already for the same inputs and settings is left as it is.
+
+    Images are filtered on one thread, so that the result does not depend on how many workers share a machine.
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    started = time.monotonic()
+    stage = _Stage()
+    reason, detail, number = "", "", 0
+    try:
+        study = _study(task, stage)
+        _analyze_when_free(study, task, stage)
+    except (CancelledError, KeyboardInterrupt):
+        raise
+    except InputError as error:
+        reason = " ".join(error.problems)
+    except ImmunoRadiomicsError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "The memory is not enough. Run with fewer jobs."
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        reason, number = f"{error.filename or 'a file'}: {error.strerror}", error.errno or 0
+    except Exception as error:  # a defect of ours must not end the work on the others
+        reason = f"{type(error).__name__}: {error}"
+        detail = traceback.format_exc()
+    seconds = time.monotonic() - started
+    if not reason:
+        (task.folder / FAILURE_FILE).unlink(missing_ok=True)
+        return Outcome(task.patient.patient, "done", seconds=seconds)
+    # An earlier result is of other inputs: it must not stand for this run.
+    shutil.rmtree(task.folder / RESULT, ignore_errors=True)
+    with contextlib.suppress(OSError):  # where nothing can be written the outcome tells it
+        task.folder.mkdir(parents=True, exist_ok=True)
+        write_text(task.folder / FAILURE_FILE, f"{stage.name}: {reason}\n{detail}")
+    return Outcome(task.patient.patient, "failed", stage.name, reason, seconds, number)
+
+
+def _analyze_when_free(study: Study, task: Task, stage: _Stage) -> None:
+    """Analyse; a worker that was given up may still be letting go of the folder."""
+    give_up = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            analyze(study, task.folder / RESULT, settings=task.settings, progress=stage, cache=task.folder / "steps")
+            return
+        except BusyError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(_BUSY_PAUSE_SECONDS)
+
+
+def _study(task: Task, stage: _Stage) -> Study:
+    """Load or import the study, under the name and with the clinical facts that the list gives."""
+    source = task.patient.source
+    if source.is_dir():
+        stage.name = "import"
+        imported = import_folder(source, task.folder / "imported", progress=stage)
+        if len(imported.patients) != 1:
+            raise InputError(
+                f"{source}: the folder holds {len(imported.patients)} patients. Give each its own folder and row."
+            )
+        source = imported.patients[0].study
+        stage.name = "read"
+    study = replace(load_study(source), patient=task.patient.patient)
+    row, problems = clinical_row({"patient": task.patient.patient, **task.patient.facts})
+    if problems:
+        raise InputError([f"row of {task.patient.patient}: {problem}" for problem in problems])
+    return _with_facts(study, row)
+
+
+def _with_facts(study: Study, row: ClinicalRow) -> Study:
+    """Put what the list says in the place of what study.yaml says."""
+    clinical = {key: value for key, value in vars(row.clinical).items() if value is not None}
+    treatment = {key: value for key, value in vars(row.treatment).items() if value not in (None, ())}
+    return replace(
+        study,
+        tumour=row.tumour or study.tumour,
+        clinical=replace(study.clinical, **clinical),
+        treatment=replace(study.treatment, **treatment),
+    )

@@ -1,0 +1,359 @@
+"""Many patients: the list, workers that die, what is taken over, and the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cohort_work import always_die, square, square_unless_first
+from factories import example_analysis
+
+from ImmunoRadiomicsLib import radiomics, report
+from ImmunoRadiomicsLib.cli import main
+from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run
+from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
+from ImmunoRadiomicsLib.cohort.run import _signature
+from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
+from ImmunoRadiomicsLib.errors import BusyError, InputError
+from ImmunoRadiomicsLib.pipeline import Settings
+from ImmunoRadiomicsLib.serialise import to_json
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+# The list
+
+
+def test_the_list_tells_facts_from_other_columns(tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text("\ufeffPatient,study,label,ECOG,centre\nA,a/study.yaml,1,0,X\n\nB,b,,,Y\n", encoding="utf-8")
+    cohort = read_cohort(table)
+    assert [item.patient for item in cohort.patients] == ["A", "B"]
+    assert cohort.patients[0].source == tmp_path / "a" / "study.yaml"
+    assert cohort.patients[0].facts == {"ecog": "0"}
+    assert cohort.patients[0].extra == {"label": "1", "centre": "X"}
+    assert cohort.patients[1].extra == {"centre": "Y"}
+    assert (cohort.fact_columns, cohort.extra_columns) == (("ecog",), ("label", "centre"))
+    assert "A" not in cohort.patients[0].folder
+    assert cohort.patients[0].folder != cohort.patients[1].folder
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["no column `patient`", "no column `study`"]),
+        ("patient,label\nA,1\n", ["no column `study`"]),
+        ("patient,study,study\nA,x,y\n", ["`study` is there twice"]),
+        ("patient,study\n", ["no patient in the table"]),
+        ("patient,study\nA,x\nA,y\nB\n,z\nC,\n", ["line 3", "line 4", "line 5: the row has no `patient`", "line 6"]),
+    ],
+)
+def test_a_wrong_list_is_said_with_its_lines(tmp_path: Path, text: str, expected: list[str]) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_cohort(table)
+    assert len(caught.value.problems) == len(expected)
+    for problem, part in zip(caught.value.problems, expected, strict=True):
+        assert part in problem
+
+
+# Workers
+
+
+def test_every_item_comes_back_once() -> None:
+    found = dict(LocalPool[int, int](2).results(square, range(20)))
+    assert found == {number: number * number for number in range(20)}
+
+
+@posix_only
+def test_a_task_whose_worker_was_killed_is_done_again(tmp_path: Path) -> None:
+    tasks = [(number, str(tmp_path / str(number)) if number in (0, 7) else "") for number in range(10)]
+    found = list(LocalPool[tuple[int, str], int](2).results(square_unless_first, tasks))
+    assert sorted(task for task, _ in found) == sorted(tasks)
+    assert all(result == task[0] ** 2 for task, result in found)
+
+
+@posix_only
+def test_a_task_that_always_brings_its_worker_down_fails_alone() -> None:
+    found = dict(LocalPool[int, int](2).results(always_die, range(6)))
+    assert isinstance(found.pop(3), WorkerDiedError)
+    assert found == {number: number * number for number in (0, 1, 2, 4, 5)}
+
+
+@posix_only
+def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    program = (
+        "from cohort_work import write_pid_and_sleep\n"
+        "from ImmunoRadiomicsLib.cohort.pool import LocalPool\n"
+        "if __name__ == '__main__':\n"
+        f"    list(LocalPool(1).results(write_pid_and_sleep, [{str(pid_file)!r}]))\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(program)
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
+    driver = subprocess.Popen([sys.executable, str(script)], env=environment)
+    try:
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().isdigit())
+    finally:
+        driver.kill()
+        driver.wait()
+    worker = int(pid_file.read_text())
+    wait_until(lambda: not alive(worker))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(condition: object, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = dict(DaskPool[int, int](client).results(square, range(20)))
+    assert found == {number: number * number for number in range(20)}
+
+
+def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed")
+    (tmp_path / "c.csv").write_text("patient,study\nA,a\n")
+    arguments = ["cohort", str(tmp_path / "c.csv"), "--out", str(tmp_path / "out"), "--scheduler", "nonsense"]
+    assert main(arguments) == 2
+    assert "--scheduler nonsense" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# Patients and tables
+
+
+def place_result(cohort_file: Path, out: Path, patient: str) -> None:
+    """Put a patient's result where a run would have left it."""
+    item = next(item for item in read_cohort(cohort_file).patients if item.patient == patient)
+    task = Task(item, out / "patients" / item.folder, Settings())
+    folder = task.folder / RESULT
+    folder.mkdir(parents=True)
+    analysis = replace(example_analysis(), patient=patient)
+    report.write_tables(analysis, folder)
+    (folder / "analysis.json").write_text(json.dumps(to_json(analysis)))
+    (folder / "provenance.json").write_text("{}")
+    presets = [radiomics.load_preset(name).sha256 for name in ("ct-lesion", "ct-lung")]
+    (task.folder / "done.json").write_text(json.dumps({"sha256": _signature(task, presets)}))
+    (out / ".cohort.lock").touch()
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.yaml").write_text(f"patient: {name}\n")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "study.yaml").write_text("patient: [\n")
+    (tmp_path / "empty").mkdir()
+    table = tmp_path / "cohort.csv"
+    table.write_text(
+        "patient,study,ecog,label\nB,b/study.yaml,1,0\nbroken,bad/study.yaml,,1\ngone,c/study.yaml,,1\n"
+        "A,a/study.yaml,0,1\nno images,empty,,0\n"
+    )
+    return table
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_damaged_patients_do_not_keep_the_others_from_their_tables(listed: Path, tmp_path: Path, jobs: int) -> None:
+    out = tmp_path / "out"
+    for name in "AB":
+        place_result(listed, out, name)
+    said: list[str] = []
+    result = run(listed, out, jobs=jobs, resume=True, progress=lambda fraction, message: said.append(message))
+    assert [(item.patient, item.status) for item in result.outcomes] == [
+        ("B", "done"),
+        ("broken", "failed"),
+        ("gone", "failed"),
+        ("A", "done"),
+        ("no images", "failed"),
+    ]
+    failures = {row["patient"]: row for row in rows(out / "failures.csv")}
+    assert list(failures) == ["broken", "gone", "no images"]
+    assert "malformed" in failures["broken"]["reason"]
+    assert "does not exist" in failures["gone"]["reason"]
+    assert failures["no images"]["stage"] == "import"
+    assert (out / failures["broken"]["log"]).is_file()
+    patients = rows(out / "patients.csv")
+    assert [(row["patient"], row["status"], row["ecog"], row["label"]) for row in patients] == [
+        ("B", "done", "1", "0"),
+        ("broken", "failed", "", "1"),
+        ("gone", "failed", "", "1"),
+        ("A", "done", "0", "1"),
+        ("no images", "failed", "", "0"),
+    ]
+    own = rows(out / patients[0]["folder"] / RESULT / "features.csv")
+    joined = rows(out / "features.csv")
+    assert joined[: len(own)] == own
+    assert len(joined) == 2 * len(own)
+    page = (out / "cohort.html").read_text()
+    assert page.count("<svg") == 3
+    assert "5 patients: 2 analysed, 3 could not be" in page
+    assert sum("failed at" in message for message in said) == 3
+
+
+def test_the_training_table_has_a_row_for_each_lesion(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in "AB":
+        place_result(listed, out, name)
+    run(listed, out, resume=True)
+    table = rows(out / "training.csv")
+    features = rows(out / "features.csv")
+    assert {(row["patient"], row["lesion"]) for row in table} == {
+        (row["patient"], row["lesion"]) for row in features if row["lesion"]
+    }
+    assert {row["label"] for row in table if row["patient"] == "A"} == {"1"}
+    for row in features:
+        if row["lesion"] and row["value"]:
+            (own,) = (item for item in table if (item["patient"], item["lesion"]) == (row["patient"], row["lesion"]))
+            assert own[f"{row['timepoint']}.{row['region']}.{row['feature']}"] == row["value"]
+    changes = [row for row in rows(out / "delta.csv") if row["relative"] and row["lesion"] and int(row["days"]) > 0]
+    first = min(int(row["days"]) for row in changes)
+    change = next(row for row in changes if int(row["days"]) == first)
+    (own,) = (item for item in table if (item["patient"], item["lesion"]) == (change["patient"], change["lesion"]))
+    assert own[f"delta.{change['region']}.{change['feature']}"] == change["relative"]
+
+
+def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    out = tmp_path / "out"
+    place_result(listed, out, "A")
+    result = run(listed, out, resume=True)
+    assert result.notes == ()
+    tables = load_cohort(out)
+    assert list(tables.patients["status"]) == ["failed", "failed", "failed", "done", "failed"]
+    assert len(tables.failures) == 4
+    parquet = pandas.read_parquet(out / "features.parquet")
+    assert len(parquet) == len(tables.features)
+    assert parquet["value"].notna().sum() == tables.features["value"].notna().sum()
+    with pytest.raises(InputError, match="no patients.csv"):
+        load_cohort(tmp_path)
+
+
+def test_a_folder_is_not_taken_without_asking(listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.docx").touch()
+    with pytest.raises(InputError, match="holds other files"):
+        run(listed, tmp_path / "other")
+    place_result(listed, tmp_path / "out", "A")
+    with pytest.raises(InputError, match="--resume"):
+        run(listed, tmp_path / "out")
+    with pytest.raises(InputError, match="is a file"):
+        run(listed, listed)
+
+
+@posix_only
+def test_two_runs_do_not_share_a_folder(listed: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    place_result(listed, tmp_path / "out", "A")
+    with (tmp_path / "out" / ".cohort.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="another run"):
+            run(listed, tmp_path / "out", resume=True)
+
+
+def test_facts_of_the_list_are_judged_like_those_of_a_study(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(
+        "patient: x\ntimepoints:\n- {name: baseline, date: 2024-01-01, ct: a.nrrd}\n"
+        "- {name: followup-1, date: 2024-03-01, ct: b.nrrd}\n"
+    )
+    for name in ("a.nrrd", "b.nrrd"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.csv").write_text("patient,study,ecog\nA,study.yaml,9\n")
+    (patient,) = read_cohort(tmp_path / "c.csv").patients
+    outcome = run_patient(Task(patient, tmp_path / "patients" / patient.folder, Settings()))
+    assert (outcome.status, outcome.stage) == ("failed", "read")
+    assert "ECOG" in outcome.reason
+    assert outcome.reason.startswith("row of A")
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
+    from ImmunoRadiomicsLib.cohort.work import Outcome
+
+    out = tmp_path / "out"
+    place_result(listed, out, "A")
+    (out / "patients.csv").write_text("old")
+
+    def results(pool: object, work: object, tasks: list[Task]) -> object:
+        yield tasks[0], Outcome("B", "failed", "align", "no space", errno=errno.ENOSPC)
+
+    monkeypatch.setattr(Pool, "results", results)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        run(listed, out, resume=True)
+    assert (out / "patients.csv").read_text() == "old"
+
+
+@posix_only
+def test_an_interrupted_driver_leaves_no_worker(listed: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        os.mkfifo(tmp_path / f"{name}.nrrd")
+        (tmp_path / name / "study.yaml").write_text(
+            f"patient: {name}\ntimepoints:\n- {{name: baseline, date: 2024-01-01, ct: ../{name}.nrrd}}\n"
+            f"- {{name: followup-1, date: 2024-03-01, ct: ../{name}.nrrd}}\n"
+        )
+    # A worker that reads a pipe nobody writes to waits until it is ended.
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ImmunoRadiomicsLib",
+            "cohort",
+            str(listed),
+            "--out",
+            str(tmp_path / "out"),
+            "--jobs",
+            "2",
+        ],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()
+    time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 3
+    assert "Interrupted" in rest
+    assert "Traceback" not in rest
+    with pytest.raises(ProcessLookupError):
+        wait_until(lambda: os.killpg(process.pid, 0) is not None, 10)
