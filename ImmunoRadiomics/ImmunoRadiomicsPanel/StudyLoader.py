@@ -31,15 +31,18 @@ _LUNG_WINDOW = (1500.0, -600.0)
 def volumeSteps(path: Path, name: str) -> Generator[Any, Any, Any]:
     """Read an image file into a new volume node."""
     from ImmunoRadiomicsLib.images import read_volume
-    from ImmunoRadiomicsLib.scene.mrml import fill_volume
+    from ImmunoRadiomicsLib.scene.mrml import fill_volume_steps
 
     image = yield functools.partial(read_volume, path)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    fill_volume(node, image)
     node.SetAttribute("DICOM.Modality", "CT")
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().AutoWindowLevelOff()
-    node.GetDisplayNode().SetWindowLevel(*_LUNG_WINDOW)
+    # A window that is given before there are voxels spares the search for one in their histogram.
+    display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+    display.SetDefaultColorMap()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(*_LUNG_WINDOW)
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    yield from fill_volume_steps(node, image)
     yield None
     return node
 
@@ -47,11 +50,11 @@ def volumeSteps(path: Path, name: str) -> Generator[Any, Any, Any]:
 def segmentationSteps(path: Path, volume: Any, name: str) -> Generator[Any, Any, Any]:
     """Read a segmentation file on the grid of a volume into a new segmentation node."""
     from ImmunoRadiomicsLib.images import read_segmentation
-    from ImmunoRadiomicsLib.scene.mrml import fill_segmentation, grid_image, mrml_classes
+    from ImmunoRadiomicsLib.scene.mrml import fill_segmentation_steps, grid_image, mrml_classes
 
     drawn = yield functools.partial(read_segmentation, path, grid_image(volume), may_be_empty=True)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    fill_segmentation(mrml_classes(), node, drawn)
+    yield from fill_segmentation_steps(mrml_classes(), node, drawn)
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.CreateDefaultDisplayNodes()
     yield None

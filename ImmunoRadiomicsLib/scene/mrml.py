@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from ..errors import MissingDependencyError
 from ..images import Segmentation
+from .steps import Steps, run_steps
 from .tables import Column
 
 INSTALL_COMMAND = 'python -m pip install "slicer-core>=5.12"'
@@ -138,16 +139,31 @@ def register_converters(mrml: SimpleNamespace) -> None:
             factory.RegisterConverterRule(getattr(mrml, name)())
 
 
+def scalars_steps(values: np.ndarray) -> Steps[Any]:
+    """Return a vtkDataArray with the voxels of an array; copying them is a step that touches plain memory alone."""
+    from vtkmodules.util.numpy_support import get_vtk_array_type, vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkDataArray
+
+    array = vtkDataArray.CreateDataArray(get_vtk_array_type(values.dtype))
+    array.SetName("ImageScalars")
+    array.SetNumberOfTuples(values.size)
+    memory = vtk_to_numpy(array)
+    yield lambda: np.copyto(memory, values.reshape(-1))
+    return array
+
+
 def fill_volume(node: Any, image: sitk.Image) -> None:
     """Put a volume into a vtkMRMLScalarVolumeNode: the same values, and the same place to the last bit."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk
+    run_steps(fill_volume_steps(node, image))
+
+
+def fill_volume_steps(node: Any, image: sitk.Image) -> Steps[None]:
+    """Do the work of ``fill_volume`` in steps."""
     from vtkmodules.vtkCommonDataModel import vtkImageData
 
-    values = sitk.GetArrayViewFromImage(image)
     data = vtkImageData()
     data.SetDimensions(*image.GetSize())
-    scalars = numpy_to_vtk(values.reshape(-1), deep=True)
-    scalars.SetName("ImageScalars")
+    scalars = yield from scalars_steps(sitk.GetArrayViewFromImage(image))
     data.GetPointData().SetScalars(scalars)
     node.SetAndObserveImageData(data)
     axes = LPS_TO_RAS @ np.reshape(image.GetDirection(), (3, 3))
@@ -168,19 +184,23 @@ def grid_image(node: Any) -> sitk.Image:
 
 def fill_segmentation(mrml: SimpleNamespace, node: Any, drawn: Segmentation) -> None:
     """Put a segmentation into a vtkMRMLSegmentationNode in place of what it has; segments of one layer share their labelmap."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk
+    run_steps(fill_segmentation_steps(mrml, node, drawn))
 
-    segmentation = node.GetSegmentation()
-    segmentation.RemoveAllSegments()
-    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+
+def fill_segmentation_steps(mrml: SimpleNamespace, node: Any, drawn: Segmentation) -> Steps[None]:
+    """Do the work of ``fill_segmentation`` in steps."""
     labelmaps = []
     for layer in drawn.layers:
         matrix = np.eye(4)
         matrix[:3, :3] = LPS_TO_RAS @ np.reshape(layer.GetDirection(), (3, 3)) * layer.GetSpacing()
         matrix[:3, 3] = LPS_TO_RAS @ layer.GetOrigin()
         labelmap = oriented_image(mrml, layer.GetSize(), matrix)
-        labelmap.GetPointData().SetScalars(numpy_to_vtk(sitk.GetArrayViewFromImage(layer).reshape(-1), deep=True))
+        scalars = yield from scalars_steps(sitk.GetArrayViewFromImage(layer))
+        labelmap.GetPointData().SetScalars(scalars)
         labelmaps.append(labelmap)
+    segmentation = node.GetSegmentation()
+    segmentation.RemoveAllSegments()
+    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
     for described in drawn.segments:
         segment = mrml.vtkSegment()
         segment.SetName(described.name)

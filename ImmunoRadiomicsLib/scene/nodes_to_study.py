@@ -36,7 +36,7 @@ from .transforms import transform_steps, volume_bounds
 _AXES_TOLERANCE = 1e-4
 # Voxels are the same if their centres are at most this share of a voxel apart.
 _SAME_VOXEL = 1e-3
-_BYTES_PER_STEP = 32_000_000
+_BYTES_PER_STEP = 12_000_000
 
 _REMEDY = (
     "Harden it on a copy (Transforms module), or take the node out of the transform to have it used as it was acquired."

@@ -31,7 +31,7 @@ from .mrml import (
     OWNER,
     UNSAFE_IN_NODE_NAMES,
     claim,
-    fill_segmentation,
+    fill_segmentation_steps,
     fill_table,
     fill_volume,
     grid_image,
@@ -203,7 +203,7 @@ class _Builder:
             step(0.6, f"Scene: segmentation of {name}")
             if self.segmentation_path(name).exists():
                 drawn = yield self.reader(name, volumes[name])
-                segmentations[name] = self.segmentation(study_items[name], name, volumes[name], drawn)
+                segmentations[name] = yield from self.segmentation(study_items[name], name, volumes[name], drawn)
                 yield None
             axes.update(self.axes(study_items[name], name))
             step(0.8, f"Scene: transform of {name}")
@@ -355,10 +355,10 @@ class _Builder:
 
         return read
 
-    def segmentation(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Any:
+    def segmentation(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Steps[Any]:
         name = f"{self.analysis.patient} {timepoint} lesions"
         node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
-        fill_segmentation(self.mrml, node, drawn)
+        yield from fill_segmentation_steps(self.mrml, node, drawn)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
