@@ -258,7 +258,7 @@ def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None
     parquet = pandas.read_parquet(out / "features.parquet")
     assert len(parquet) == len(tables.features)
     assert parquet["value"].notna().sum() == tables.features["value"].notna().sum()
-    with pytest.raises(InputError, match="no patients.csv"):
+    with pytest.raises(InputError, match=r"no patients\.csv"):
         load_cohort(tmp_path)
 
 
