@@ -71,7 +71,7 @@ class AlignmentSection(Section):
             said.append(_("Look at {names} and accept, or redo.").format(names=", ".join(waiting)))
         state = "to do"
         if records:
-            state = "problem" if set(failed) - accepted else ("to do" if waiting else "done")
+            state = "problem" if failed else ("to do" if waiting else "done")
         tell(self.ui.alignmentSection, _("4. Alignment"), state, self.ui.alignmentMessage, said)
 
     def _enable(self, shown: Shown, records: dict[str, Any], accepted: set[str], others: list[str]) -> None:
@@ -85,6 +85,8 @@ class AlignmentSection(Section):
         noPoint = "" if name in others else _("Add a time point other than the baseline first.")
         noRecord = "" if name in records else _("Align first.")
         done = _("This alignment is accepted.") if name in accepted else ""
+        if name in records and records[name].quality.verdict == "failed":
+            done = _("It has failed and is not used. Redo it from a transform, or use one of your own.")
         able(
             ui.acceptAlignmentButton,
             noPoint or noRecord or done,

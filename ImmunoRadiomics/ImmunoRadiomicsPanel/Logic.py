@@ -115,6 +115,10 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         parameters.patient = name
         return parameters
 
+    def patients(self) -> list[ImmunoRadiomicsParameterNode]:
+        """Return the choices for every patient of the scene, in the order in which they were added."""
+        return [ImmunoRadiomicsParameterNode(node) for node in patientNodes()]
+
     # From what the user has chosen to what the engine needs
 
     def problems(self, parameters: ImmunoRadiomicsParameterNode) -> list[str]:
@@ -451,6 +455,18 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
             return _result(work())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def analyzePatient(
+        self, parameters: ImmunoRadiomicsParameterNode, onProgress: OnProgress | None = None
+    ) -> Analysis | None:
+        """Analyze a patient of the scene with the choices that the panel shows; blocks, and keeps the result with the patient.
+
+        :return: the result without its radiomics, which ``export`` writes.
+        :raises ValueError: with everything that is missing or wrong.
+        :raises EngineError: if the engine could not do it.
+        """
+        doAll(self.analysisWork(parameters, onProgress))
+        return self.results.lastAnalysis(parameters)
 
     def _populateSteps(self, folder: Path, volumes: Mapping[str, Any]) -> Steps:
         from ImmunoRadiomicsLib.analysis import Analysis

@@ -40,6 +40,7 @@ def fillCheckedTable(
         item = table.item(index, 0)
         item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
         item.setCheckState(qt.Qt.Checked if wanted else qt.Qt.Unchecked)
+    table.resizeColumnsToContents()
 
 
 def checkedRows(table: Any) -> list[int]:

@@ -26,7 +26,7 @@ from .steps import Steps, run_steps
 # What is neither a matrix nor one grid is sampled: a little finer than the grids of the usual deformable registrations.
 SAMPLE_SPACING_MM = 3.0
 _MARGIN_MM = 30.0
-_POINTS_PER_STEP = 60_000
+_POINTS_PER_STEP = 20_000
 
 
 def transform_steps(node: Any, path: Path, bounds_ras: tuple[float, ...]) -> Steps[None]:

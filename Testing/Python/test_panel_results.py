@@ -182,3 +182,17 @@ def test_what_is_new_in_the_lungs_is_shown(panel, slicer, prepared):
     assert rows[0] == ["followup-1", "both", "21.4", "2.2", "0.48", ""]
     assert rows[3][2] == "not assessable"
     assert "outside 0.85 to 1.15" in rows[3][5]
+
+
+def test_the_console_analyzes_a_patient_as_the_panel_shows_it(panel, slicer, prepared):
+    from ImmunoRadiomics import ImmunoRadiomicsLogic
+
+    give_result(panel, prepared)
+    logic = ImmunoRadiomicsLogic(panel.logic._processFactory)
+    parameters = logic.loadStudy(prepared / "study.yaml")
+    assert [item.patient for item in logic.patients()] == ["", "P001"]
+    analysis = logic.analyzePatient(logic.patients()[-1])
+    assert {flag.flag for flag in analysis.flags} == {"pseudoprogression", "hyperprogression", "pneumonitis"}
+    panel.ui.patientSelector.setCurrentNode(parameters.parameterNode)
+    assert all(cards(panel))
+    logic.forgetFolders()

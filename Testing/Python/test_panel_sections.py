@@ -78,9 +78,13 @@ def test_an_alignment_that_ran_alone_is_shown_accepted_and_kept(panel, slicer, p
         choose(ui.alignmentTimepoint, name)
         click(panel, ui.acceptAlignmentButton)
     assert [row[3] for row in texts(ui.alignmentTable)] == ["accepted" if row[2] != "failed" else "" for row in rows]
-    failed = any(row[2] == "failed" for row in rows)
-    assert ui.alignmentSection.text == f"4. Alignment ({'problem' if failed else 'done'})"
     assert ui.acceptAlignmentButton.toolTip == "This alignment is accepted."
+    # A failed one is not used, whoever accepts it.
+    assert [row[0] for row in rows if row[2] == "failed"] == ["followup-2"]
+    assert ui.alignmentSection.text == "4. Alignment (problem)"
+    choose(ui.alignmentTimepoint, "followup-2")
+    assert not ui.acceptAlignmentButton.enabled
+    assert ui.acceptAlignmentButton.toolTip.startswith("It has failed")
     # The same alignment, made again, stays accepted.
     click(panel, ui.alignButton)
     assert [row[3] for row in texts(ui.alignmentTable)] == ["accepted" if row[2] != "failed" else "" for row in rows]
