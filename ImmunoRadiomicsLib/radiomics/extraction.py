@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import platform
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from multiprocessing import connection
 from pathlib import Path
@@ -26,11 +28,12 @@ from ..images import RegionMask
 from ..progress import Progress, silent
 from .cache import Cache
 from .ibsi import VERSION as IBSI_VERSION
-from .measurement import Parameters, measure, pyradiomics
-from .preparation import Source, UnmeasurableError
+from .measurement import PYRADIOMICS, Outcome, Parameters, choose_engine, measure, pyradiomics
+from .preparation import Source
 from .presets import Preset
 
-ENGINE_VERSION = 1
+# Changes whenever a value does.
+ENGINE_VERSION = 2
 _POLL_SECONDS = 0.2
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -45,16 +48,49 @@ class _Task:
     key: str
     cost: float
 
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Regions of one lesion, or of the lungs, at one time point, which share filtered images; all image types or some."""
+
+    tasks: tuple[_Task, ...]
+    parameters: Parameters
+    cost: float
+
     @property
     def source(self) -> tuple[str, str]:
-        """What can be shared between tasks: the time point and how its volume is prepared."""
-        return self.region.timepoint, self.preset.sha256
+        """What can be shared between batches: the time point and how its volume is prepared."""
+        return self.tasks[0].region.timepoint, self.tasks[0].preset.sha256
+
+    @property
+    def label(self) -> str:
+        """What is being worked on, for a message."""
+        region = self.tasks[0].region
+        return f"{region.timepoint} {region.lesion or region.region}"
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    reason: str | None
-    values: dict[str, float | None]
+class _Results:
+    """Puts the parts of every region together; a region is finished with its last part."""
+
+    def __init__(self, batches: Sequence[_Batch], finish: Callable[[_Task, Outcome], None]):
+        self._finish = finish
+        self._open: dict[int, int] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        for batch in batches:
+            for task in batch.tasks:
+                self._open[task.number] = self._open.get(task.number, 0) + 1
+
+    def add(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+        for task, outcome in zip(batch.tasks, outcomes, strict=True):
+            whole = self._outcomes.setdefault(task.number, Outcome())
+            if whole.reason is None:
+                whole.reason = outcome.reason
+            whole.values.update(outcome.values)
+            self._open[task.number] -= 1
+            if not self._open[task.number]:
+                if whole.reason is not None:
+                    whole.values.clear()
+                self._finish(task, whole)
 
 
 def extract(
@@ -66,6 +102,7 @@ def extract(
     jobs: int = 1,
     cache: Path | None = None,
     progress: Progress = silent,
+    engine: str = "auto",
 ) -> tuple[Features, ...]:
     """Measure the features of regions, equal to a plain pyradiomics run on each whole volume and mask.
 
@@ -84,7 +121,10 @@ def extract(
     cache
         A folder where results are kept by the content of voxels, mask, settings and versions; several runs may share it.
     progress
-        Told after every region; it may raise ``CancelledError``, and what was finished stays in the cache.
+        Told after every image of a region; it may raise ``CancelledError``, and what was finished stays in the cache.
+    engine
+        What computes the features of pyradiomics: `pyradiomics`, `own` (numpy and scipy alone, equal to 1e-9), or `auto`, which
+        is pyradiomics where it is installed.
 
     Returns
     -------
@@ -95,64 +135,76 @@ def extract(
     Raises
     ------
     InputError
-        If a region has no volume or does not lie inside it, or a volume is not a scalar 3D image.
+        If a region has no volume or does not lie inside it, or a volume is not a scalar 3D image, or there is no such engine.
     MissingDependencyError
-        If pyradiomics is not installed.
+        If pyradiomics is asked for and not installed.
     StageError
         If a process was ended from outside (most often for want of memory).
     """
     _check(volumes, regions)
-    pyradiomics()
+    engine = choose_engine(engine)
     store = Cache(cache)
     progress(0.0, "Preparing the extraction of features")
     digests = {name: _volume_digest(volumes[name]) for name in sorted({region.timepoint for region in regions})}
-    versions = software_versions()
+    versions = software_versions(engine)
     tasks = []
     for number, region in enumerate(regions):
         chosen = lung_preset if lung_preset is not None and region.lesion is None else preset
         key = _key(digests[region.timepoint], region, chosen, versions)
         tasks.append(_Task(number, region, chosen, key, _cost(volumes[region.timepoint], region, chosen)))
 
-    outcomes: dict[int, _Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     pending = []
     for task in tasks:
         kept = store.read(task.key)
         if kept is None:
             pending.append(task)
         else:
-            outcomes[task.number] = _Outcome(*kept)
+            outcomes[task.number] = Outcome(*kept)
     total = sum(task.cost for task in tasks) or 1.0
     done = total - sum(task.cost for task in pending)
 
-    def finish(task: _Task, outcome: _Outcome) -> None:
+    def finish(task: _Task, outcome: Outcome) -> None:
         nonlocal done
         outcomes[task.number] = outcome
         store.write(task.key, outcome.reason, outcome.values)
         done += task.cost
-        progress(done / total, f"Features of {_label(task.region)}")
+        progress(min(done / total, 1.0), f"Features of {_label(task.region)}")
 
-    # Largest first, so that no process is left alone with the longest task at the end.
-    pending.sort(key=lambda task: task.cost, reverse=True)
+    def tick(message: str = "") -> None:
+        progress(min(done / total, 1.0), message)
+
     if pending:
-        if min(jobs, len(pending)) <= 1:
-            _run_here(volumes, pending, finish)
+        batches = _batches(pending, jobs)
+        results = _Results(batches, finish)
+        processes = _affordable(min(jobs, len(batches)), batches, volumes)
+        if processes <= 1:
+            _run_here(volumes, batches, engine, results, tick)
         else:
-            _run_in_processes(volumes, pending, min(jobs, len(pending)), finish, lambda: progress(done / total, ""))
+            _run_in_processes(volumes, batches, processes, engine, results, tick)
     progress(1.0, "Features extracted")
     return tuple(_features(task, outcomes[task.number]) for task in tasks)
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions of what computes the features, for provenance and for the key of the cache."""
+def software_versions(engine: str = "auto") -> dict[str, str]:
+    """Return the versions of what computes the features, for provenance and for the key of the cache.
+
+    Raises
+    ------
+    MissingDependencyError
+        If pyradiomics is asked for and not installed.
+    """
+    engine = choose_engine(engine)
     versions = {
-        "engine": f"pyradiomics through ImmunoRadiomics extraction {ENGINE_VERSION}",
-        "pyradiomics": str(pyradiomics().__version__),
+        "engine": f"{engine} through ImmunoRadiomics extraction {ENGINE_VERSION}",
         "ibsi engine": IBSI_VERSION,
         "numpy": np.__version__,
         "SimpleITK": sitk.Version_VersionString(),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+    if engine == PYRADIOMICS:
+        versions["pyradiomics"] = str(pyradiomics().__version__)
     for package in ("PyWavelets", "scipy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
@@ -187,7 +239,7 @@ def _label(region: RegionMask) -> str:
     return f"{region.timepoint} {owner}{region.region}"
 
 
-def _features(task: _Task, outcome: _Outcome) -> Features:
+def _features(task: _Task, outcome: Outcome) -> Features:
     region = task.region
     values = {name: outcome.values.get(name) for name in task.preset.columns} if outcome.reason is None else {}
     return Features(region.timepoint, region.lesion, region.region, region.count, outcome.reason, values)
@@ -223,16 +275,76 @@ def _key(volume_digest: str, region: RegionMask, preset: Preset, versions: dict[
     return digest.hexdigest()
 
 
-def _measured(source: Source, region: RegionMask, parameters: Parameters) -> _Outcome:
-    """Measure one region; whatever the engine cannot do with it becomes its reason."""
+def _batches(pending: Sequence[_Task], jobs: int) -> list[_Batch]:
+    """Put together the regions that share images, largest first, so that no process is left alone with a long one at the end.
+
+    What would keep one process busy while others idle is divided by its image types.
+    """
+    together: dict[tuple[str, str | None, str], list[_Task]] = {}
+    for task in pending:
+        owner = (task.region.timepoint, task.region.lesion, task.preset.sha256)
+        together.setdefault(owner, []).append(task)
+    limit = sum(task.cost for task in pending) / (3 * jobs) if jobs > 1 else math.inf
+    batches = []
+    for tasks in together.values():
+        cost = sum(task.cost for task in tasks)
+        parts = _parts(tasks[0].preset.parameters(), math.ceil(cost / limit) if limit else 1)
+        batches += [_Batch(tuple(tasks), parameters, cost * share) for parameters, share in parts]
+    return sorted(batches, key=lambda batch: batch.cost, reverse=True)
+
+
+def _parts(parameters: Parameters, count: int) -> list[tuple[Parameters, float]]:
+    """Divide parameters by image types into at most ``count`` parts of about equal work; each with its share of it."""
+    images: list[tuple[str, dict[str, Any], float]] = []
+    for name, own in parameters.get("imageType", {}).items():
+        if name == "LoG":
+            sigmas = own.get("sigma", parameters["setting"].get("sigma", []))
+            # The margin of the filter, and so the voxels that it visits, grows with its width.
+            images += [(name, {**own, "sigma": [sigma]}, 1.0 + sigma) for sigma in sigmas]
+        else:
+            images.append((name, own, 8.0 if name == "Wavelet" else 1.0))
+    if count <= 1 or len(images) <= 1:
+        return [(parameters, 1.0)]
+    loads = [0.0] * min(count, len(images))
+    chosen: list[list[tuple[str, dict[str, Any]]]] = [[] for _ in loads]
+    for name, own, weight in sorted(images, key=lambda item: item[2], reverse=True):
+        least = loads.index(min(loads))
+        loads[least] += weight
+        chosen[least].append((name, own))
+    result = []
+    for number, (load, items) in enumerate(zip(loads, chosen, strict=True)):
+        types: dict[str, dict[str, Any]] = {}
+        for name, own in items:
+            held = types.setdefault(name, {**own, **({"sigma": []} if name == "LoG" else {})})
+            if name == "LoG":
+                held["sigma"] = [*held["sigma"], *own["sigma"]]
+        classes = parameters["featureClass"]
+        if number:  # the shape does not depend on the image
+            classes = {name: features for name, features in classes.items() if not name.startswith("shape")}
+        result.append(({**parameters, "imageType": types, "featureClass": classes}, load / sum(loads)))
+    return result
+
+
+def _affordable(jobs: int, batches: Sequence[_Batch], volumes: Mapping[str, sitk.Image]) -> int:
+    """Return how many processes the memory allows for: each holds a volume, and the images of the batch at hand."""
     try:
-        return _Outcome(None, measure(source, region, parameters))
-    except UnmeasurableError as error:
-        return _Outcome(str(error), {})
-    except MemoryError:
-        return _Outcome("the region needs more memory than there is; a larger bin width or voxel needs less", {})
-    except (ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-        return _Outcome(f"the region could not be measured ({' '.join(str(error).split())[:200]})", {})
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return jobs
+    needs = sorted((_memory(batch, volumes) for batch in batches), reverse=True)
+    while jobs > 1 and sum(needs[:jobs]) > free:
+        jobs -= 1
+    return jobs
+
+
+def _memory(batch: _Batch, volumes: Mapping[str, sitk.Image]) -> float:
+    """Estimate the bytes that a process needs for a batch."""
+    region = max((task.region for task in batch.tasks), key=lambda item: item.voxels.size)
+    volume = volumes[region.timepoint]
+    voxels = volume.GetNumberOfPixels()
+    resampled = batch.parameters.get("setting", {}).get("resampledPixelSpacing") is not None
+    # The volume as it came and as it is held, its spline coefficients, and about eight images of the box at a time.
+    return 2e8 + voxels * (2 * volume.GetSizeOfPixelComponent() + (8 if resampled else 0)) + 64 * region.voxels.size
 
 
 @contextlib.contextmanager
@@ -246,18 +358,23 @@ def _one_itk_thread() -> Iterator[None]:
 
 
 def _run_here(
-    volumes: Mapping[str, sitk.Image], pending: Sequence[_Task], finish: Callable[[_Task, _Outcome], None]
+    volumes: Mapping[str, sitk.Image],
+    batches: Sequence[_Batch],
+    engine: str,
+    results: _Results,
+    tick: Callable[[str], None],
 ) -> None:
     with _one_itk_thread():
         # Grouped by volume, so that one at a time is kept prepared.
-        groups: dict[tuple[str, str], list[_Task]] = {}
-        for task in pending:
-            groups.setdefault(task.source, []).append(task)
-        for (timepoint, _), tasks in groups.items():
-            parameters = tasks[0].preset.parameters()
-            source = Source(volumes[timepoint], parameters.get("setting", {}))
-            for task in tasks:
-                finish(task, _measured(source, task.region, parameters))
+        groups: dict[tuple[str, str], list[_Batch]] = {}
+        for batch in batches:
+            groups.setdefault(batch.source, []).append(batch)
+        for (timepoint, _), members in groups.items():
+            source = Source(volumes[timepoint], members[0].parameters.get("setting", {}))
+            for batch in members:
+                regions = [task.region for task in batch.tasks]
+                heartbeat = partial(tick, f"Measuring {batch.label}")
+                results.add(batch, measure(source, regions, batch.parameters, engine, heartbeat))
 
 
 @dataclass
@@ -265,26 +382,40 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     link: connection.Connection
     source: tuple[str, str] | None = None
-    task: _Task | None = None
+    batch: _Batch | None = None
 
 
-def _serve(link: connection.Connection) -> None:
-    """Measure what is sent until None comes: a volume with parameters (to be kept) or a region of it."""
+def _serve(link: connection.Connection, engine: str) -> None:
+    """Measure what is sent until None comes: a volume with settings (to be kept) or regions of it with parameters."""
     # An interrupt from the keyboard reaches every process of the terminal; the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    pyradiomics()
-    source, parameters = None, {}
+    source = None
     while (message := _received(link)) is not None:
-        if isinstance(message, RegionMask) and source is not None:
-            link.send(_measured(source, message, parameters))
+        if len(message) == 2 and source is not None:
+            regions, parameters = message
+            outcomes = measure(source, regions, parameters, engine)
+            try:
+                link.send(outcomes)
+            except ConnectionError:
+                return
         else:
-            array, spacing, origin, direction, parameters = message
+            array, spacing, origin, direction, settings = message
             image = sitk.GetImageFromArray(array)
+            del array, message
             image.SetSpacing(spacing)
             image.SetOrigin(origin)
             image.SetDirection(direction)
-            source = Source(image, parameters.get("setting", {}))
+            source = Source(image, settings)
+
+
+def _end_with_parent() -> None:
+    """End this process at once when its parent is gone, rather than with the region at hand."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _received(link: connection.Connection) -> Any:
@@ -310,41 +441,56 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold an interrupt from the keyboard back while processes start: they would report it before they can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run_in_processes(
     volumes: Mapping[str, sitk.Image],
-    pending: list[_Task],
+    batches: Sequence[_Batch],
     jobs: int,
-    finish: Callable[[_Task, _Outcome], None],
+    engine: str,
+    results: _Results,
     tick: Callable[[], None],
 ) -> None:
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
+    pending = list(batches)
     try:
-        with _single_threaded_children():
+        with _single_threaded_children(), _uninterrupted():
             for _ in range(jobs):
                 here, there = context.Pipe()
-                process = context.Process(target=_serve, args=(there,), daemon=True)
+                process = context.Process(target=_serve, args=(there, engine), daemon=True)
                 process.start()
                 there.close()
                 workers.append(_Worker(process, here))
         for worker in workers:
             _assign(worker, workers, volumes, pending)
-        while any(worker.task is not None for worker in workers):
-            ready = connection.wait([worker.link for worker in workers if worker.task is not None], _POLL_SECONDS)
+        while any(worker.batch is not None for worker in workers):
+            ready = connection.wait([worker.link for worker in workers if worker.batch is not None], _POLL_SECONDS)
             if not ready:
                 tick()
             for worker in workers:
-                if worker.link in ready and worker.task is not None:
-                    task = worker.task
+                if worker.link in ready and worker.batch is not None:
+                    batch = worker.batch
                     try:
-                        outcome = worker.link.recv()
+                        outcomes = worker.link.recv()
                     except (EOFError, ConnectionError) as error:
-                        raise _died(worker, task) from error
+                        raise _died(worker, batch) from error
                     _assign(worker, workers, volumes, pending)
-                    finish(task, outcome)
+                    results.add(batch, outcomes)
     finally:
         for worker in workers:
-            if worker.task is None and worker.process.is_alive():
+            if worker.batch is None and worker.process.is_alive():
                 with contextlib.suppress(OSError):
                     worker.link.send(None)
             else:
@@ -354,32 +500,32 @@ def _run_in_processes(
             worker.link.close()
 
 
-def _died(worker: _Worker, task: _Task) -> StageError:
+def _died(worker: _Worker, batch: _Batch) -> StageError:
     worker.process.join(timeout=5)
     return StageError(
-        f"The process that measured {_label(task.region)} ended unexpectedly (exit code {worker.process.exitcode}), "
+        f"The process that measured {batch.label} ended unexpectedly (exit code {worker.process.exitcode}), "
         "most often for want of memory: use fewer jobs or a preset with larger voxels."
     )
 
 
 def _assign(
-    worker: _Worker, workers: Sequence[_Worker], volumes: Mapping[str, sitk.Image], pending: list[_Task]
+    worker: _Worker, workers: Sequence[_Worker], volumes: Mapping[str, sitk.Image], pending: list[_Batch]
 ) -> None:
-    """Give a worker the largest task left of the volume it holds, else of one that nobody holds, else of any."""
-    worker.task = None
+    """Give a worker the largest batch left of the volume it holds, else of one that nobody holds, else of any."""
+    worker.batch = None
     if not pending:
         return
     taken = {other.source for other in workers}
-    task = min(pending, key=lambda item: (item.source != worker.source, item.source in taken))
-    pending.remove(task)
-    worker.task = task
+    batch = min(pending, key=lambda item: (item.source != worker.source, item.source in taken))
+    pending.remove(batch)
+    worker.batch = batch
     try:
-        if task.source != worker.source:
-            volume = volumes[task.region.timepoint]
+        if batch.source != worker.source:
+            volume = volumes[batch.source[0]]
             array = sitk.GetArrayViewFromImage(volume)
             geometry = (volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection())
-            worker.link.send((array, *geometry, task.preset.parameters()))
-            worker.source = task.source
-        worker.link.send(task.region)
-    except (BrokenPipeError, ConnectionError) as error:
-        raise _died(worker, task) from error
+            worker.link.send((array, *geometry, batch.parameters.get("setting", {})))
+            worker.source = batch.source
+        worker.link.send(([task.region for task in batch.tasks], batch.parameters))
+    except ConnectionError as error:
+        raise _died(worker, batch) from error

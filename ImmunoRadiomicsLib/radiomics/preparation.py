@@ -34,6 +34,12 @@ class Prepared:
     mask: np.ndarray
     offset_zyx: tuple[int, int, int]
 
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """The part of ``image`` that ``mask`` covers."""
+        z, y, x = (slice(a, a + size) for a, size in zip(self.offset_zyx, self.mask.shape, strict=True))
+        return z, y, x
+
 
 class Source:
     """One volume and what is made of it once for all of its regions.
@@ -71,9 +77,7 @@ class Source:
         """The volume, normalised where the preset asks for it."""
         if self._image is None:
             if self._settings.get("normalize"):
-                from radiomics import imageoperations
-
-                self._image = imageoperations.normalizeImage(self._volume, **self._settings)
+                self._image = _normalised(self._volume, self._settings)
             else:
                 self._image = self._volume
         return self._image
@@ -149,6 +153,17 @@ class Source:
         result = sitk.GetImageFromArray(array.astype(dtype))
         result.CopyInformation(values)
         return result
+
+
+def _normalised(volume: sitk.Image, settings: dict[str, Any]) -> sitk.Image:
+    """Scale a volume to mean zero and a standard deviation; voxels beyond a number of them are clipped, where that is given."""
+    image = sitk.Normalize(volume)
+    limit = settings.get("removeOutliers")
+    if limit is not None:
+        array = np.clip(sitk.GetArrayViewFromImage(image), -limit, limit)
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(volume)
+    return image * settings.get("normalizeScale", 1)
 
 
 def _cropped(prepared: Prepared, pad: int) -> Prepared:

@@ -193,8 +193,14 @@ def _maximal_correlation(p: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.nd
     return np.sqrt(values[:, -2]).real
 
 
-def glrlm_features(region: Discretised, force2d_dim: int | None = None, weighting_norm: str | None = None) -> Values:
-    """Return the features of runs, of which a direction where no line holds two voxels has none."""
+def run_counts(
+    region: Discretised, force2d_dim: int | None = None, weighting_norm: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return runs (present levels, lengths from 1 on, directions) and their number per direction, NaN where there is none.
+
+    A direction where no line holds two voxels has no runs. With a weighting norm the directions are summed, each weighted by
+    its length.
+    """
     counts = glrlm(region.grid, region.highest, force2d_dim)
     counts[lone_directions(region.grid, force2d_dim)] = 0
     runs = _directions_last(counts, region.present)
@@ -204,7 +210,12 @@ def glrlm_features(region: Discretised, force2d_dim: int | None = None, weightin
     total = runs.sum(axis=(0, 1))
     if len(total) > 1:
         runs, total = runs[:, :, total > 0], total[total > 0]
-    total = np.where(total == 0, np.nan, total)
+    return runs, np.where(total == 0, np.nan, total)
+
+
+def glrlm_features(region: Discretised, force2d_dim: int | None = None, weighting_norm: str | None = None) -> Values:
+    """Return the features of runs."""
+    runs, total = run_counts(region, force2d_dim, weighting_norm)
     length = np.arange(1, runs.shape[1] + 1)
     used = runs.sum(axis=(0, 2)) > 0
     names = ("Run", "RunLength", "Run")

@@ -7,9 +7,8 @@ that the result is the same to the last bit and values that are zero but for rou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import sqrt
 
 import numpy as np
@@ -77,8 +76,8 @@ def decompose(
     level: int = 1,
     start_level: int = 0,
     axes: Sequence[int] = (2, 1, 0),
-) -> list[tuple[str, np.ndarray]]:
-    """Return the images of a decomposition inside a box.
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the images of a decomposition inside a box.
 
     Parameters
     ----------
@@ -95,27 +94,30 @@ def decompose(
     axes
         Along which to filter; the letters of the names of bands are in this order.
 
-    Returns
-    -------
-    list of (name, array)
+    Yields
+    ------
+    name, array
         `wavelet-LLH` and so on, as pyradiomics names them, the low-pass image last.
     """
     kind = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
     low, high = (_in_precision(name, taps, kind) for taps in filters_of(name))
+    filters = {"L": low, "H": high}
     sizes = tuple(size + size % 2 for size in image.shape)
     reach = (start_level + level) * len(low)
-    part = _surrounding(image.astype(kind, copy=False), sizes, box, [reach if axis in axes else 0 for axis in range(3)])
-    inner = _Part(np.empty([span.stop - span.start for span in box]), tuple(span.start for span in box))
+    part = _surrounding(image, sizes, box, [reach if axis in axes else 0 for axis in range(3)], kind)
+    smooth = "L" * len(axes)
     for _ in range(start_level):
-        part = _bands(part, sizes, low, high, axes, ["L" * len(axes)])["L" * len(axes)]
-    letters = ["".join(band) for band in product("LH", repeat=len(axes))]
-    result = []
+        part = _band(part, sizes, filters, axes, smooth)
     for number in range(1, level + 1):
-        bands = _bands(part, sizes, low, high, axes, letters)
         stem = "wavelet" if number == 1 else f"wavelet{number}"
-        result += [(f"{stem}-{band}", _cut(bands[band], inner)) for band in letters[1:]]
-        part = bands[letters[0]]
-    return [*result, (f"{stem}-{letters[0]}", _cut(part, inner))]
+        following = part
+        for band, found in _bands(part, sizes, filters, axes, ""):
+            if band == smooth:
+                following = found
+            else:
+                yield f"{stem}-{band}", _cut(found, box)
+        part = following
+    yield f"{stem}-{smooth}", _cut(part, box)
 
 
 def _in_precision(name: str, taps: Sequence[float], kind: np.dtype) -> np.ndarray:
@@ -125,31 +127,37 @@ def _in_precision(name: str, taps: Sequence[float], kind: np.dtype) -> np.ndarra
     return np.array(taps, dtype=kind)
 
 
-def _surrounding(image: np.ndarray, sizes: Sequence[int], box: tuple[slice, ...], reach: Sequence[int]) -> _Part:
-    values, first = image, []
+def _surrounding(
+    image: np.ndarray, sizes: Sequence[int], box: tuple[slice, ...], reach: Sequence[int], kind: np.dtype
+) -> _Part:
+    values = image
     for axis, (span, size, margin) in enumerate(zip(box, sizes, reach, strict=True)):
         wanted = np.arange(span.start - margin, span.stop + margin) % size
         values = values.take(wanted % image.shape[axis], axis=axis)
-        first.append(span.start - margin)
-    return _Part(values, tuple(first))
+    first = tuple(span.start - margin for span, margin in zip(box, reach, strict=True))
+    return _Part(values.astype(kind, copy=False), first)
 
 
 def _bands(
-    part: _Part, sizes: Sequence[int], low: np.ndarray, high: np.ndarray, axes: Sequence[int], wanted: Sequence[str]
-) -> dict[str, _Part]:
-    """Filter along one axis after the other; every axis loses what the filter reaches over at both ends."""
-    found = {"": part}
-    for axis in axes:
-        following: dict[str, _Part] = {}
-        for band, source in found.items():
-            for letter, taps in (("L", low), ("H", high)):
-                if any(name.startswith(band + letter) for name in wanted):
-                    following[band + letter] = _filtered(source, axis, sizes[axis], taps)
-        found = following
-    return found
+    part: _Part, sizes: Sequence[int], filters: dict[str, np.ndarray], axes: Sequence[int], name: str
+) -> Iterator[tuple[str, _Part]]:
+    """Yield all bands in the order of their names; of the images on the way only those of one band are held."""
+    if not axes:
+        yield name, part
+        return
+    for letter, weights in filters.items():
+        found = _filtered(part, axes[0], sizes[axes[0]], weights)
+        yield from _bands(found, sizes, filters, axes[1:], name + letter)
+
+
+def _band(part: _Part, sizes: Sequence[int], filters: dict[str, np.ndarray], axes: Sequence[int], name: str) -> _Part:
+    for axis, letter in zip(axes, name, strict=True):
+        part = _filtered(part, axis, sizes[axis], filters[letter])
+    return part
 
 
 def _filtered(part: _Part, axis: int, size: int, weights: np.ndarray) -> _Part:
+    """Filter along one axis, which loses what the filter reaches over at both ends."""
     length = len(weights)
     values = np.moveaxis(part.values, axis, 0)
     before = length - 1 - length // 2
@@ -188,9 +196,7 @@ def _row_of(offset: int, size: int, row: int, length: int) -> int:
     return row + (offset - row) % size if size >= length else offset % size
 
 
-def _cut(part: _Part, inner: _Part) -> np.ndarray:
-    box = tuple(
-        slice(wanted - first, wanted - first + size)
-        for wanted, first, size in zip(inner.first, part.first, inner.values.shape, strict=True)
-    )
-    return part.values[box]
+def _cut(part: _Part, box: tuple[slice, ...]) -> np.ndarray:
+    return part.values[
+        tuple(slice(span.start - first, span.stop - first) for span, first in zip(box, part.first, strict=True))
+    ]
