@@ -1,11 +1,12 @@
-"""The deformable part: greedy updates of the local correlation, from coarse to fine.
+"""The deformable part: Gauss-Newton steps on the local correlation, from coarse to fine.
 
-At every voxel the moving image is compared with the fixed one in a small window, up to a gain and an offset. The update is the gradient of
-the squared local normalised correlation (B. Avants 2008, doi:10.1016/j.media.2007.06.004), smoothed, scaled to a largest length, and
-added to the field, which is then smoothed a little. Steps are short and every level ends by smoothing the places that would fold, so that
-adding does as well as composing and needs one interpolation instead of four.
+At every voxel the moving image is compared with the fixed one in a small window, up to a gain and an offset (local normalised correlation,
+B. Avants 2008, doi:10.1016/j.media.2007.06.004). What is left to explain, linearised in the displacement, gives a 3 by 3 system for each
+place, summed over a Gaussian neighbourhood (B. Lucas and T. Kanade 1981). Solving it, rather than following the gradient, moves flat and
+structured tissue alike: directions in which a place shows nothing are filled from its neighbours. The field is then smoothed a little.
 
-Fields are arrays (3, z, y, x): displacements in voxels in array order (z, y, x), added to the position of each voxel.
+Fields live on every second voxel of the images of their level, its nodes: arrays (3, z, y, x) of displacements in node spacings in array
+order (z, y, x), added to the position of each node, interpolated linearly between them as ITK does.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from ..progress import Progress, part
 
 # Two windows of CT differ by noise even where they show the same; differences of this size (HU) say nothing.
 NOISE_HU = 12.0
+# Width in voxels of the windows in which aligned images are compared.
 WINDOW = 5
-_FOLDED_BELOW = 0.05
+# How much structure, per square voxel, a neighbourhood must show before it pulls with more than half of its force.
+_STIFFNESS = 0.01
+_FOLDED_BELOW = 0.15
 _DIVERGED_BY = 0.05
 
 
@@ -31,6 +35,12 @@ class Level:
     fixed: np.ndarray
     moving: np.ndarray
     weight: np.ndarray
+
+    @property
+    def node_shape(self) -> tuple[int, int, int]:
+        """Shape (z, y, x) of the nodes: every second voxel."""
+        z, y, x = ((length + 1) // 2 for length in self.fixed.shape)
+        return z, y, x
 
     def coarser(self) -> Level:
         """Return the level of every second voxel, smoothed first so that nothing aliases."""
@@ -44,21 +54,18 @@ class Level:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one level is run; ``update_smoothing`` and ``field_smoothing`` are Gaussian widths in voxels, steps in voxels.
-
-    The longest update shrinks evenly from ``first_step`` to ``last_step``.
-    """
+    """How one level is run: width of the windows and longest step in voxels, Gaussian widths in node spacings."""
 
     iterations: int
+    window: int
     update_smoothing: float
-    field_smoothing: float = 0.7
-    first_step: float = 0.8
-    last_step: float = 0.25
+    field_smoothing: float
+    longest_step: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """The field found, and a sentence for every level that diverged."""
+    """The field found, on the nodes of the finest level, and a sentence for every level that diverged."""
 
     field: np.ndarray
     troubles: tuple[str, ...]
@@ -67,24 +74,29 @@ class Deformation:
 class Correlator:
     """Local correlation with one fixed image, whose window statistics are computed once."""
 
-    def __init__(self, fixed: np.ndarray):
+    def __init__(self, fixed: np.ndarray, window: int):
         self.fixed = fixed
-        self._mean = _box(fixed)
+        self._window = window
+        self._mean = self._box(fixed)
         self._centred = fixed - self._mean
-        self.variance = np.maximum(_box(fixed * fixed) - self._mean**2, 0.0) + np.float32(NOISE_HU**2)
+        self.variance = np.maximum(self._box(fixed * fixed) - self._mean**2, 0.0) + np.float32(NOISE_HU**2)
 
-    def compare(self, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the signed squared local correlation with ``other`` (-1 to 1) and its derivative by the density of ``other``."""
-        mean = _box(other)
-        variance = np.maximum(_box(other * other) - mean**2, 0.0) + np.float32(NOISE_HU**2)
-        covariance = _box(self.fixed * other) - self._mean * mean
+    def compare(self, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the signed squared local correlation (-1 to 1), and the rest and the gain of ``other``.
+
+        With the gain the other image explains the fixed one best around each voxel; the rest is what it leaves unexplained. Both are in
+        units of the standard deviation of the fixed image there.
+        """
+        mean = self._box(other)
+        variance = np.maximum(self._box(other * other) - mean**2, 0.0) + np.float32(NOISE_HU**2)
+        covariance = self._box(self.fixed * other) - self._mean * mean
         gain = covariance / variance
-        scale = gain / self.variance
-        return scale * np.abs(covariance), 2.0 * scale * (self._centred - gain * (other - mean))
+        squared = gain * np.abs(covariance) / self.variance
+        deviation = np.sqrt(self.variance)
+        return squared, (self._centred - gain * (other - mean)) / deviation, gain / deviation
 
-
-def _box(array: np.ndarray) -> np.ndarray:
-    return ndimage.uniform_filter(array, WINDOW, mode="nearest")
+    def _box(self, array: np.ndarray) -> np.ndarray:
+        return ndimage.uniform_filter(array, self._window, mode="nearest")
 
 
 def local_correlation(fixed: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +104,10 @@ def local_correlation(fixed: np.ndarray, other: np.ndarray) -> tuple[np.ndarray,
 
     Noise counts as a lack of structure, so that flat tissue neither raises nor lowers a mean that is weighted by it.
     """
-    correlator = Correlator(fixed)
-    squared, _ = correlator.compare(other)
+    correlator = Correlator(fixed, WINDOW)
+    squared, _, _ = correlator.compare(other)
     noise = np.float32((3.0 * NOISE_HU) ** 2)
-    other_variance = np.maximum(_box(other * other) - _box(other) ** 2, 0.0)
-    structure = np.maximum(correlator.variance, other_variance)
+    structure = np.maximum(correlator.variance, Correlator(other, WINDOW).variance)
     return np.sign(squared) * np.sqrt(np.abs(squared)), structure / (structure + noise)
 
 
@@ -133,25 +144,52 @@ def unfold(field: np.ndarray, attempts: int = 12) -> np.ndarray:
     return field
 
 
+def to_nodes(array: np.ndarray) -> np.ndarray:
+    """Reduce an array to every second voxel, each with half of its neighbours mixed in along every axis."""
+    for axis in range(array.ndim):
+        length = array.shape[axis]
+        wide = np.pad(array, [(1, 1) if other == axis else (0, 0) for other in range(array.ndim)], mode="edge")
+        at = np.moveaxis(wide, axis, 0)
+        mixed = 0.5 * at[1 : length + 1 : 2] + 0.25 * (at[0:length:2] + at[2 : length + 2 : 2])
+        array = np.moveaxis(mixed, 0, axis)
+    return np.ascontiguousarray(array)
+
+
+def to_voxels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate an array on the nodes linearly to the voxels of an image of the given shape."""
+    for axis, length in enumerate(shape):
+        at = np.moveaxis(array, axis, 0)
+        fine = np.empty((length, *at.shape[1:]), dtype=array.dtype)
+        fine[0::2] = at
+        between = 0.5 * (at[:-1] + at[1:])
+        fine[1 : 2 * len(between) : 2] = between
+        if length % 2 == 0:
+            fine[-1] = at[-1]
+        array = np.moveaxis(fine, 0, axis)
+    return np.ascontiguousarray(array)
+
+
 def refine_field(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Bring a field to the level that has twice the resolution and the given shape."""
-    places = identity(shape) / 2.0
-    return np.stack([2.0 * warp(item, places) for item in field])
+    """Bring a field to nodes twice as close, of the given shape."""
+    return np.stack([2.0 * to_voxels(item, shape) for item in field])
 
 
-def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -> Deformation:
-    """Find the field on the finest level; ``levels`` and ``schedules`` go from coarse to fine.
+def deform(
+    levels: list[Level], schedules: list[Schedule], progress: Progress, start: np.ndarray | None = None
+) -> Deformation:
+    """Find the field on the nodes of the finest level; ``levels`` and ``schedules`` go from coarse to fine.
 
-    Each level hands on the field that correlated best, so that a level that diverges does no harm.
+    Each level hands on the field that correlated best, so that a level that diverges does no harm. ``start`` is a field on the nodes of
+    the first level, or of the level before it.
     """
-    field = np.zeros((3, *levels[0].fixed.shape), dtype=np.float32)
+    field = np.zeros((3, *levels[0].node_shape), dtype=np.float32) if start is None else start
     troubles = []
     work = np.cumsum(
         [0.0] + [level.fixed.size * plan.iterations for level, plan in zip(levels, schedules, strict=True)]
     )
     for number, (level, plan) in enumerate(zip(levels, schedules, strict=True)):
-        if field.shape[1:] != level.fixed.shape:
-            field = refine_field(field, level.fixed.shape)
+        if field.shape[1:] != level.node_shape:
+            field = refine_field(field, level.node_shape)
         report = part(progress, work[number] / work[-1], work[number + 1] / work[-1])
         field, diverged = _run_level(level, plan, field, report)
         field = unfold(field)
@@ -162,27 +200,46 @@ def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -
 
 def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progress) -> tuple[np.ndarray, bool]:
     """Return the best field of a level, and whether the level ended clearly worse than that or not finite."""
-    correlator = Correlator(level.fixed)
+    correlator = Correlator(level.fixed, plan.window)
     places = identity(level.fixed.shape)
     total = float(level.weight.sum()) or 1.0
     best, best_field, now = -np.inf, field, -np.inf
     for iteration in range(plan.iterations + 1):
-        warped = warp(level.moving, field + places)
-        squared, force = correlator.compare(warped)
+        moved = places + np.stack([2.0 * to_voxels(item, level.fixed.shape) for item in field])
+        warped = warp(level.moving, moved)
+        squared, rest, gain = correlator.compare(warped)
         now = float(np.vdot(squared, level.weight)) / total
         if now > best:
             best, best_field = now, field
         if iteration == plan.iterations or not np.isfinite(now):
             break
-        update = np.stack(np.gradient(warped))
-        force *= level.weight
-        update *= force
-        update = smooth(update, plan.update_smoothing)
-        longest = float(np.sqrt(np.einsum("i...,i...->...", update, update).max()))
-        if longest == 0.0:
-            break
-        done = iteration / max(plan.iterations - 1, 1)
-        update *= np.float32((plan.first_step + (plan.last_step - plan.first_step) * done) / longest)
+        update = _step(warped, rest, gain, level.weight, plan)
         field = smooth(field + update, plan.field_smoothing)
         progress((iteration + 1) / plan.iterations, "Deforming the follow-up onto the baseline")
     return best_field, not now > best - _DIVERGED_BY
+
+
+def _step(warped: np.ndarray, rest: np.ndarray, gain: np.ndarray, weight: np.ndarray, plan: Schedule) -> np.ndarray:
+    """Return the displacement of each node, in node spacings, that explains the rest in its neighbourhood best."""
+
+    def gathered(array: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(to_nodes(array), plan.update_smoothing, mode="nearest", truncate=3.0)
+
+    slope = [gain * item for item in np.gradient(warped)]
+    weighted = [weight * item for item in slope]
+    b = [gathered(item * rest) for item in weighted]
+    stiff = np.float32(_STIFFNESS)
+    zz, yy, xx = (gathered(weighted[axis] * slope[axis]) + stiff for axis in range(3))
+    zy, zx, yx = (gathered(weighted[one] * slope[two]) for one, two in ((0, 1), (0, 2), (1, 2)))
+    # The adjugate of the symmetric matrix; the stiffness keeps its determinant above zero.
+    c = (
+        (yy * xx - yx * yx, zx * yx - zy * xx, zy * yx - zx * yy),
+        (zx * yx - zy * xx, zz * xx - zx * zx, zy * zx - zz * yx),
+        (zy * yx - zx * yy, zy * zx - zz * yx, zz * yy - zy * zy),
+    )
+    determinant = zz * c[0][0] + zy * c[0][1] + zx * c[0][2]
+    update = np.stack([(row[0] * b[0] + row[1] * b[1] + row[2] * b[2]) / determinant for row in c])
+    length = np.sqrt(np.einsum("i...,i...->...", update, update))
+    # From voxels to node spacings.
+    update *= 0.5 * np.minimum(1.0, plan.longest_step / np.maximum(length, 1e-6))
+    return update

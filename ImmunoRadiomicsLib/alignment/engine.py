@@ -28,15 +28,14 @@ _RIM_MM = 8.0
 _MARGIN_MM = 8.0
 _COARSE_MM = 8.0
 _FINEST_MM = 1.5
-# Bounds time, memory and the size of the transform files: two fields of three doubles per voxel.
-_MOST_VOXELS = 850_000
+# Bounds of time and memory: of the images that are matched, and of those on which the result is measured.
+_MOST_VOXELS = 2_500_000
+_MOST_MEASURED_VOXELS = 850_000
 _COARSEST_LEVEL_MM = 9.0
-# Wide smoothing of the updates carries the field across flat tissue (fat, muscle, the inside of a tumour), which pulls
-# nowhere by itself: on known fields over real scans it halves the error there, at the same error inside the lungs.
-_UPDATE_SMOOTHING = 3.5
-_COARSE_SCHEDULE = Schedule(80, _UPDATE_SMOOTHING, first_step=0.8, last_step=0.25)
-# Shorter steps on the finest level: long ones lose a little of the accuracy that the coarser level reached.
-_FINE_SCHEDULE = Schedule(40, _UPDATE_SMOOTHING, first_step=0.4, last_step=0.15)
+# Widths in node spacings, that is in two voxels. Wide neighbourhoods carry the field across flat tissue (fat, muscle, the inside of a
+# tumour); the finest level follows the vessels.
+_COARSE_SCHEDULE = Schedule(25, 5, 2.0, 0.4)
+_FINE_SCHEDULE = Schedule(15, 7, 2.0, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ def align(
         if not side.looks_like_ct
     ]
 
-    grid = _working_grid(fixed_side)
+    grid = _working_grid(fixed_side, _MOST_MEASURED_VOXELS)
     fixed_scan = fixed_side.on(grid)
     start: Start | None
     troubles: tuple[str, ...]
@@ -128,8 +127,9 @@ def align(
             returned = np.full(grid.shape, np.nan, dtype=np.float32)
             troubles, name = (), engine
         else:
-            moved = moving_side.on(grid, linear.transform())
-            transform, inverse, returned, troubles = _deformed(fixed_scan, moved, linear, part(progress, 0.3, 0.9))
+            transform, inverse, returned, troubles = _deformed(
+                fixed_side, moving_side, linear, grid, part(progress, 0.3, 0.9)
+            )
             name = "local-correlation"
     progress(0.9, "Measuring the quality of the alignment")
     moved = moving_side.on(grid, transform)
@@ -218,17 +218,17 @@ def _body_box(side: _Side) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(low, box.min(axis=0) - _RIM_MM), np.minimum(high, box.max(axis=0) + _RIM_MM)
 
 
-def _working_grid(side: _Side) -> Grid:
-    """Return the finest grid of the matching: as fine as the image is worth and the bound on voxels allows."""
+def _working_grid(side: _Side, most_voxels: int) -> Grid:
+    """Return a grid over the body: as fine as the image is worth and the bound on voxels allows."""
     low, high = _body_box(side)
     extent = high - low + 2.0 * _MARGIN_MM
     floor = np.maximum(_FINEST_MM, 0.8 * axis_spacing(side.image))
     spacing = floor.copy()
     for _ in range(8):
         voxels = float(np.prod(extent / spacing))
-        if voxels <= _MOST_VOXELS:
+        if voxels <= most_voxels:
             break
-        spacing = np.maximum(floor, (spacing.min() * (voxels / _MOST_VOXELS) ** (1 / 3)))
+        spacing = np.maximum(floor, (spacing.min() * (voxels / most_voxels) ** (1 / 3)))
     return grid_over(low, high, spacing, _MARGIN_MM)
 
 
@@ -288,9 +288,11 @@ def _given(initial: sitk.Transform, grid: Grid) -> tuple[sitk.Transform, sitk.Tr
 
 
 def _deformed(
-    fixed: Scan, moved: Scan, linear: Linear, progress: Progress
+    fixed_side: _Side, moving_side: _Side, linear: Linear, measured: Grid, progress: Progress
 ) -> tuple[sitk.Transform, sitk.Transform, np.ndarray, tuple[str, ...]]:
-    grid = fixed.grid
+    """Deform the linearly aligned scan; return the map, its inverse, the distances there and back on ``measured``, and troubles."""
+    grid = _working_grid(fixed_side, _MOST_VOXELS)
+    fixed, moved = fixed_side.on(grid), moving_side.on(grid, linear.transform())
     rim = max(1, round(_RIM_MM / min(grid.spacing)))
     near = ndimage.binary_dilation(fixed.body, iterations=rim) & ndimage.binary_dilation(moved.body, iterations=2 * rim)
     weight = (near & fixed.valid & moved.valid).astype(np.float32)
@@ -302,21 +304,30 @@ def _deformed(
     levels.reverse()
     grids.reverse()
     schedules = [*[_COARSE_SCHEDULE] * (len(levels) - 1), _FINE_SCHEDULE]
-    found = deform(levels, schedules, part(progress, 0.0, 0.8))
     # The way back is found on its own, from the follow-up to the baseline: where the two disagree, at least one is wrong.
-    opposite = [Level(level.moving, level.fixed, level.weight) for level in levels[:-1]] or levels
-    back = deform(opposite, schedules[: len(opposite)], part(progress, 0.8, 0.95))
-    forward = found.field
+    rough = levels[:-1] or levels
+    there = deform(rough, schedules[: len(rough)], part(progress, 0.0, 0.35))
+    opposite = [Level(level.moving, level.fixed, level.weight) for level in rough]
+    back = deform(opposite, schedules[: len(rough)], part(progress, 0.35, 0.7))
+    nodes = grids[max(len(grids) - 2, 0)].coarser()
+    returned = _between_grids(there_and_back(there.field, back.field, nodes), nodes, measured)
+    # The mean of both ways favours neither scan and errs less than either.
+    field, troubles = 0.5 * (there.field + inverse_field(back.field)), there.troubles
     if len(levels) > 1:
-        forward = np.stack([item[::2, ::2, ::2] for item in forward]) / 2.0
-    coarse = there_and_back(forward, back.field, grids[max(len(grids) - 2, 0)])
-    places = np.indices(grid.shape, dtype=np.float32) / (2.0 if len(levels) > 1 else 1.0)
-    returned = ndimage.map_coordinates(coarse, places, order=1, mode="nearest")
+        found = deform(levels[-1:], schedules[-1:], part(progress, 0.7, 0.95), field)
+        field, troubles = found.field, troubles + found.troubles
 
-    wide, box = padded(found.field, grid)
+    wide, box = padded(field, grid.coarser())
     transform = sitk.CompositeTransform([linear.transform(), field_transform(wide, box)])
     inverse = sitk.CompositeTransform([field_transform(inverse_field(wide), box), linear.inverse().transform()])
-    return transform, inverse, returned, found.troubles
+    return transform, inverse, returned, troubles
+
+
+def _between_grids(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Interpolate an array on one grid to the voxels of another; beyond the first it is continued."""
+    steps = (np.asarray(target.spacing) / source.spacing)[::-1]
+    shifts = ((np.asarray(target.origin) - source.origin) / source.spacing)[::-1]
+    return ndimage.affine_transform(values, steps, shifts, output_shape=target.shape, order=1, mode="nearest")
 
 
 def write_transforms(alignment: Alignment, folder: Path, timepoint: str) -> tuple[Path, Path]:
