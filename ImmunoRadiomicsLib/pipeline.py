@@ -44,7 +44,7 @@ from .analysis import (
     StageResult,
     TimepointRecord,
 )
-from .errors import InputError
+from .errors import InputError, MissingDependencyError
 from .files import sha256_of, write_text
 from .finished import read_lists, read_regions, write_found
 from .images import (
@@ -734,6 +734,11 @@ class _Run:
             pictures = report.key_images(result, self.inputs.volumes, segmentations, self.transforms)
             progress(0.8, "page")
             report.write_report(result, pictures, folder / "report.html")
+            progress(0.9, "pages for printing")
+            try:
+                report.write_pdf(result, pictures, folder / "report.pdf")
+            except MissingDependencyError as error:
+                self._warn(f"report.pdf was not written: {error}")
             return False
 
         self._stage("report", self._key("report"), write_report)

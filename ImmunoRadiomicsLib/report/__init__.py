@@ -6,6 +6,16 @@ response criteria that it writes beside them.
 
 from .figures import KeyImage, Panel, key_images
 from .html import render_report, write_report
+from .pdf import write_pdf
 from .tables import write_stage_tables, write_tables
 
-__all__ = ["KeyImage", "Panel", "key_images", "render_report", "write_report", "write_stage_tables", "write_tables"]
+__all__ = [
+    "KeyImage",
+    "Panel",
+    "key_images",
+    "render_report",
+    "write_pdf",
+    "write_report",
+    "write_stage_tables",
+    "write_tables",
+]

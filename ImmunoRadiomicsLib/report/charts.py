@@ -10,13 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..analysis import Analysis, Flag, Lesion
+from ..analysis import Analysis, Flag, Lesion, Visit
 from .measures import change_percent, days, reference_observation, response_size_mm
 
 WIDTH = 560.0
 HEIGHT = 310.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 64.0, 16.0, 40.0
 LABEL_DISTANCE = 13.0
+
+# The style of the line of the sum among those of lesions: the strongest of all.
+SUM_STYLE = -1
 
 RESPONSE_FACTOR = 0.7
 PROGRESSION_FACTOR = 1.2
@@ -161,11 +164,7 @@ def sum_chart(analysis: Analysis) -> Chart | None:
     if len(points) < 2:
         return None
     x, x_ticks = _day_scale(day for day, _ in points)
-    thresholds = [
-        (before, item.day, item.nadir_mm, max(item.nadir_mm * PROGRESSION_FACTOR, item.nadir_mm + PROGRESSION_MM))
-        for before, item in zip([points[0][0], *(item.day for item in visits)], visits, strict=False)
-        if item.nadir_mm is not None and before < item.day
-    ]
+    thresholds = _thresholds(visits, points[0][0])
     values = [size for _, size in points] + [high for *_, high in thresholds] + [low for _, _, low, _ in thresholds]
     if baseline is not None:
         values.append(baseline * RESPONSE_FACTOR)
@@ -202,8 +201,37 @@ def sum_chart(analysis: Analysis) -> Chart | None:
     )
 
 
+def _thresholds(visits: Sequence[Visit], first_day: int) -> list[tuple[int, int, float, float]]:
+    """Return for each visit: the day before and its own, the nadir, and the sum from which on it is a progression."""
+    return [
+        (before, item.day, item.nadir_mm, max(item.nadir_mm * PROGRESSION_FACTOR, item.nadir_mm + PROGRESSION_MM))
+        for before, item in zip([first_day, *(item.day for item in visits)], visits, strict=False)
+        if item.nadir_mm is not None and before < item.day
+    ]
+
+
+def _sum_in_percent(analysis: Analysis) -> tuple[list[tuple[int, float, float]], list[tuple[int, int, float, float]]]:
+    """Return the sums of target diameters (day, % of the baseline, mm) and their thresholds in %; empty where there is no baseline."""
+    visits = sorted((item for item in analysis.response.visits if item.sum_mm is not None), key=lambda item: item.day)
+    baseline = next((item.baseline_mm for item in visits if item.baseline_mm), None)
+    if baseline is None:
+        return [], []
+    points = {0: (0, 0.0, baseline)}
+    for item in visits:
+        if item.sum_mm is not None:
+            points[item.day] = (item.day, 100 * (item.sum_mm / baseline - 1), item.sum_mm)
+    steps = [
+        (before, day, 100 * (nadir / baseline - 1), 100 * (progression / baseline - 1))
+        for before, day, nadir, progression in _thresholds(visits, 0)
+    ]
+    return [points[day] for day in sorted(points)], steps
+
+
 def lesion_chart(analysis: Analysis) -> Chart | None:
-    """Return the chart of each lesion's change in % of its baseline diameter (of its first one where it is new)."""
+    """Return each lesion's change in % of its baseline diameter (of its first one where it is new), and that of the sum of targets.
+
+    The guides are those of the sum: the response at -30 %, the nadir, and the limit of progression over it.
+    """
     day = days(analysis)
     series: list[tuple[Lesion, str, list[tuple[int, float, float]]]] = []
     for lesion in analysis.lesions:
@@ -219,11 +247,19 @@ def lesion_chart(analysis: Analysis) -> Chart | None:
             series.append((lesion, f"{lesion.id} (new)" if new else lesion.id, sorted(points)))
     if not series:
         return None
-    x, x_ticks = _day_scale([point[0] for *_, points in series for point in points] + [0])
+    sums, steps = _sum_in_percent(analysis)
+    x, x_ticks = _day_scale([point[0] for *_, points in series for point in points] + [0] + [item[0] for item in sums])
     changes = [point[1] for *_, points in series for point in points]
+    changes += [change for _, change, _ in sums] + [level for *_, nadir, limit in steps for level in (nadir, limit)]
     ticks = nice_ticks(min([*changes, -35.0]), max([*changes, 25.0]))
     y = _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    ends = spread_labels([y(points[-1][1]) for *_, points in series], TOP, HEIGHT - BOTTOM)
+    total = (sums[-1][1],) if len(sums) > 1 else ()
+    ends = spread_labels([*(y(points[-1][1]) for *_, points in series), *map(y, total)], TOP, HEIGHT - BOTTOM)
+    guides = [Guide("baseline", LEFT, WIDTH - RIGHT, y(0.0))]
+    if total:
+        guides.append(Guide("response", LEFT, WIDTH - RIGHT, y(100 * (RESPONSE_FACTOR - 1))))
+    for before, after, nadir, limit in steps if total else ():
+        guides += [Guide("nadir", x(before), x(after), y(nadir)), Guide("progression", x(before), x(after), y(limit))]
     lines = tuple(
         Line(
             label,
@@ -235,18 +271,24 @@ def lesion_chart(analysis: Analysis) -> Chart | None:
             x(points[-1][0]) + 8,
             end,
         )
-        for number, ((lesion, label, points), end) in enumerate(zip(series, ends, strict=True))
+        for number, ((lesion, label, points), end) in enumerate(zip(series, ends, strict=False))
     )
+    if total:
+        dots = tuple(
+            Dot(x(when), y(change), f"sum, day {minus(when)}: {size:.1f} mm ({signed(change)} %)")
+            for when, change, size in sums
+        )
+        lines += (Line("sum", SUM_STYLE, dots, dots[-1].x + 8, ends[-1]),)
     said = "; ".join(line.dots[-1].text for line in lines)
     return Chart(
-        title="Each lesion, change of its diameter",
+        title="Each lesion and the sum of targets, change of diameter",
         description=f"Line chart of each lesion's diameter in % of its baseline. Latest: {said}.",
         unit="%",
         x_ticks=x_ticks,
         y_ticks=tuple(Tick(y(value), signed(value)) for value in ticks),
         lines=lines,
         guide_labels=(),
-        guides=(Guide("baseline", LEFT, WIDTH - RIGHT, y(0.0)),),
+        guides=tuple(guides),
         start_x=_start(analysis, x),
     )
 

@@ -182,15 +182,15 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         pending=pending_visit(analysis),
         cautions=cautions(analysis),
         flags=tuple(_flag_view(analysis, flag) for flag in analysis.flags),
-        columns=_columns(analysis),
-        rows=_lesion_rows(analysis, notes),
+        columns=visit_columns(analysis),
+        rows=lesion_rows(analysis, notes),
         notes=notes,
         charts=tuple(chart for chart in (sum_chart(analysis), lesion_chart(analysis)) if chart is not None),
-        kinetics=_kinetics_rows(analysis),
+        kinetics=kinetics_rows(analysis),
         lesion_images=tuple(_lesion_pictures(analysis, item) for item in images if item.kind == "lesion"),
         overview_images=tuple(item for item in images if item.kind == "overview"),
         alignment_images=tuple(item for item in images if item.kind == "alignment"),
-        lung_maps=_lung_maps(analysis),
+        lung_maps=lung_maps(analysis),
         alignment_words={item.timepoint: alignment_words(item) for item in analysis.alignments},
         radiomics=_radiomics(analysis),
         quantities=quantities,
@@ -336,12 +336,13 @@ def alignment_words(record: AlignmentRecord) -> str:
     return said + "."
 
 
-def _columns(analysis: Analysis) -> tuple[VisitColumn, ...]:
+def visit_columns(analysis: Analysis) -> tuple[VisitColumn, ...]:
+    """Return each time point with its visit."""
     visits = {item.timepoint: item for item in analysis.response.visits}
     return tuple(VisitColumn(item, visits.get(item.name)) for item in analysis.timepoints)
 
 
-def _lesion_rows(analysis: Analysis, notes: list[str]) -> tuple[LesionRow, ...]:
+def lesion_rows(analysis: Analysis, notes: list[str]) -> tuple[LesionRow, ...]:
     """Return the lesion table; what a person should look at is added to ``notes`` and numbered in the cell."""
     rows = []
     for lesion in analysis.lesions:
@@ -405,7 +406,7 @@ def _lesion_pictures(analysis: Analysis, group: KeyImage) -> LesionPictures:
     return LesionPictures(group, tuple(column for column in columns if column))
 
 
-def _kinetics_rows(
+def kinetics_rows(
     analysis: Analysis,
 ) -> tuple[tuple[str, str, float | None, float | None, float | None, float | None], ...]:
     """Return the growth rates: name, unit, before, after the baseline, ratio, difference."""
@@ -438,7 +439,7 @@ def _kinetics_rows(
     )
 
 
-def _lung_maps(analysis: Analysis) -> tuple[LungMap, ...]:
+def lung_maps(analysis: Analysis) -> tuple[LungMap, ...]:
     """Return the new opacity by thirds for each follow-up in which thirds were compared."""
     maps = []
     for timepoint in analysis.timepoints:

@@ -1,0 +1,979 @@
+"""The report of one patient as PDF, for printing and for archives: A4 or Letter, readable in greys.
+
+What it says is what the page (``html``) says, in the order in which a report of tumour response is read. Colours only repeat what
+words, dashes and shapes say already. Fonts are embedded; every chart and picture has its description as text beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from xml.sax.saxutils import escape
+
+from ..analysis import Analysis, Flag
+from ..errors import MissingDependencyError
+from ..files import whole_file
+from .charts import Chart, lesion_chart, signed, sum_chart
+from .figures import KeyImage, Panel
+from .html import (
+    MISSING,
+    LesionCell,
+    LungMap,
+    alignment_words,
+    cautions,
+    kinetics_rows,
+    lesion_rows,
+    lung_maps,
+    number,
+    pending_visit,
+    percent,
+    sentence,
+    visit_columns,
+)
+
+if TYPE_CHECKING:
+    from reportlab.platypus import Flowable
+
+PageSize = Literal["A4", "letter"]
+
+_MARGIN = 48.0
+_MOST_COLUMNS = 5
+_PANELS_PER_ROW = 4
+_FONT, _BOLD, _ITALIC = "Vera", "VeraBd", "VeraIt"
+_INK, _SOFT, _LINE, _BAND = 0.1, 0.38, 0.78, 0.95
+_DASHES = ((), (7, 3), (2, 3), (9, 3, 2, 3), (4, 2))
+# Okabe and Ito's colours, told apart by people with any colour vision; in grey the dashes and markers tell lines apart.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b4558f", "#b07d00", "#2b8cc4", "#333333", "#7a4fbf")
+_SPELT = {
+    "→": "to",
+    "′": "'",
+    "″": '"',
+    "\u00a0": " ",
+    "\u202f": " ",
+    "✓": "",
+    "✕": "x",
+    "●": "",
+    "○": "",
+    "Δ": "change",
+    "⁹": "^9",
+}
+
+
+def write_pdf(analysis: Analysis, images: Sequence[KeyImage], path: Path, *, page: PageSize = "A4") -> None:
+    """Write the report of one patient as PDF; the file is either whole or absent.
+
+    Parameters
+    ----------
+    analysis
+        The whole result of one patient.
+    images
+        Pictures from ``key_images``; none is needed.
+    page
+        The size of the paper.
+
+    Raises
+    ------
+    MissingDependencyError
+        If reportlab is not installed.
+    """
+    try:
+        from reportlab.lib import pagesizes
+        from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate
+    except ImportError as error:
+        raise MissingDependencyError("The PDF needs reportlab. Install it: pip install immunoradiomics[pdf]") from error
+    width, height = pagesizes.A4 if page == "A4" else pagesizes.LETTER
+    writer = _Writer(analysis, images, width - 2 * _MARGIN)
+    stream = io.BytesIO()
+    document = BaseDocTemplate(
+        stream,
+        pagesize=(width, height),
+        leftMargin=_MARGIN,
+        rightMargin=_MARGIN,
+        topMargin=_MARGIN + 8,
+        bottomMargin=_MARGIN + 6,
+        title=f"Immunotherapy follow-up, patient {analysis.patient}",
+        author=f"{analysis.provenance.software} {analysis.provenance.version}",
+        subject=analysis.research_use_only,
+        lang="en",
+        invariant=1,
+        displayDocTitle=True,
+    )
+    frame = Frame(_MARGIN, _MARGIN + 6, width - 2 * _MARGIN, height - 2 * _MARGIN - 14, 0, 0, 0, 0)
+    document.addPageTemplates([PageTemplate("page", [frame], onPage=writer.furniture)])
+    document.build(writer.story(), canvasmaker=_numbered_canvas())
+    with whole_file(path) as temporary:
+        temporary.write_bytes(stream.getvalue())
+
+
+def _numbered_canvas() -> Any:
+    """Return a canvas class that writes `page of pages`, which is known only at the end."""
+    from reportlab.pdfgen.canvas import Canvas
+
+    class NumberedCanvas(Canvas):
+        def __init__(self, *arguments: Any, **options: Any):
+            super().__init__(*arguments, **options)
+            self._kept: list[dict[str, Any]] = []
+
+        def showPage(self) -> None:  # noqa: N802
+            self._kept.append(dict(self.__dict__))
+            self._startPage()
+
+        def save(self) -> None:
+            for state in self._kept:
+                self.__dict__.update(state)
+                self.setFont(_FONT, 7)
+                self.setFillGray(_SOFT)
+                self.drawRightString(
+                    self._pagesize[0] - _MARGIN, _MARGIN - 10, f"{self._pageNumber} / {len(self._kept)}"
+                )
+                super().showPage()
+            super().save()
+
+    return NumberedCanvas
+
+
+class _Writer:
+    """Turns an analysis into the flowing parts of a document."""
+
+    def __init__(self, analysis: Analysis, images: Sequence[KeyImage], width: float):
+        self.analysis, self.images, self.width = analysis, images, width
+        self._glyphs = _register_fonts()
+        self._styles = _styles()
+
+    def furniture(self, canvas: Any, document: Any) -> None:
+        """Draw what stands on every page."""
+        width, height = canvas._pagesize
+        canvas.setFont(_BOLD, 7.5)
+        canvas.setFillGray(_INK)
+        canvas.drawCentredString(width / 2, height - _MARGIN + 8, self.plain(self.analysis.research_use_only))
+        canvas.setStrokeGray(_LINE)
+        canvas.line(_MARGIN, height - _MARGIN + 2, width - _MARGIN, height - _MARGIN + 2)
+        canvas.setFont(_FONT, 7)
+        canvas.setFillGray(_SOFT)
+        canvas.drawString(_MARGIN, _MARGIN - 10, self.plain(f"Patient {self.analysis.patient}")[:60])
+        made = f"{self.analysis.provenance.software} {self.analysis.provenance.version}, {self.analysis.provenance.created}"
+        canvas.drawCentredString(width / 2, _MARGIN - 10, self.plain(made))
+
+    def plain(self, text: str) -> str:
+        """Return text in the characters that the font has."""
+        spelt = "".join(_SPELT.get(character, character) for character in text)
+        return "".join(character if ord(character) in self._glyphs or character == "\n" else "?" for character in spelt)
+
+    def text(self, words: str, style: str = "body") -> Flowable:
+        """Return a paragraph; ``words`` are plain text."""
+        return self.marked(escape(self.plain(words)), style)
+
+    def marked(self, markup: str, style: str = "body") -> Flowable:
+        """Return a paragraph of text that is already escaped, with bold and italic marks."""
+        from reportlab.platypus import Paragraph
+
+        return Paragraph(markup, self._styles[style])
+
+    def bold(self, words: str) -> str:
+        return f'<font name="{_BOLD}">{escape(self.plain(words))}</font>'
+
+    def safe(self, words: str) -> str:
+        return escape(self.plain(words))
+
+    def heading(self, title: str) -> Flowable:
+        """Return a section heading that also stands in the outline of the document."""
+        return _heading(self.plain(title), self._styles["section"])
+
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Iterable[Sequence[str | Flowable]],
+        shares: Sequence[float],
+        *,
+        right: Iterable[int] = (),
+        strong_rows: Iterable[int] = (),
+    ) -> Flowable:
+        """Return a table that goes on over pages under its repeated header; ``shares`` are the widths of its columns."""
+        from reportlab.platypus import Table
+
+        numeric = set(right)
+
+        def cell(value: str | Flowable, column: int, style: str) -> Any:
+            return (
+                self.text(value, style + ("-right" if column in numeric else "")) if isinstance(value, str) else value
+            )
+
+        body = [[cell(value, column, "cell") for column, value in enumerate(row)] for row in rows]
+        head = [[cell(value, column, "head") for column, value in enumerate(header)]]
+        total = sum(shares)
+        made = Table(
+            head + body,
+            colWidths=[self.width * share / total for share in shares],
+            repeatRows=1,
+            hAlign="LEFT",
+            spaceAfter=6,
+        )
+        commands: list[tuple[Any, ...]] = [
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 3),
+            ("RIGHTPADDING", (0, 0), (-1, -1), 5),
+            ("TOPPADDING", (0, 0), (-1, -1), 2),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5),
+            ("LINEBELOW", (0, 0), (-1, 0), 0.8, _grey(_SOFT)),
+            ("LINEBELOW", (0, 1), (-1, -1), 0.3, _grey(_LINE)),
+        ]
+        commands += [("BACKGROUND", (0, row + 1), (-1, row + 1), _grey(_BAND)) for row in strong_rows]
+        made.setStyle(commands)
+        return made
+
+    def story(self) -> list[Flowable]:
+        """Return the whole report."""
+        return [
+            *self.summary(),
+            *self.flags(),
+            *self.response(),
+            *self.lesions(),
+            *self.charts(),
+            *self.pictures(),
+            *self.lungs(),
+            *self.quality(),
+            *self.provenance(),
+        ]
+
+    def summary(self) -> list[Flowable]:
+        """Return who, what and when, and the impression."""
+        a = self.analysis
+        nadir = self._nadir()
+        last = a.timepoints[-1]
+        baseline = next(item for item in a.timepoints if item.name == a.baseline)
+        start = (
+            "not known"
+            if a.treatment_start_day is None
+            else f"day {number(a.treatment_start_day, 0)} after the baseline scan"
+        )
+        thickness = ", ".join(dict.fromkeys(f"{item.spacing_mm[2]:.2f}" for item in a.timepoints))
+        facts = [
+            ("Patient", a.patient),
+            ("Tumour", a.tumour or "not stated"),
+            ("Start of treatment", start),
+            ("Criteria", "RECIST 1.1 (doi:10.1016/j.ejca.2008.10.026), iRECIST (doi:10.1016/S1470-2045(17)30074-8)"),
+            ("Baseline, nadir, current", f"{baseline.date}, {nadir}, {last.date}"),
+            ("Modality", f"CT, {len(a.timepoints)} scans, distance of slices {thickness} mm"),
+            (
+                "Best response",
+                f"{a.response.best_recist or MISSING} (confirmed: {a.response.best_recist_confirmed or MISSING}); iRECIST: {a.response.best_irecist or MISSING}",
+            ),
+        ]
+        parts: list[Flowable] = [
+            self.text(f"Immunotherapy follow-up, patient {a.patient}", "title"),
+            self.table(("Report", ""), [(self.text(name, "cell-strong"), value) for name, value in facts], (1, 3.6)),
+            self.heading("Impression"),
+            self.text(a.response.narrative or "The response could not be put into words."),
+        ]
+        pending = pending_visit(a)
+        if pending is not None:
+            said = f"At {pending.timepoint}, day {number(pending.day, 0)}. {sentence(pending.irecist_rule)} {sentence(pending.confirmation)}"
+            parts.append(self.boxed("Progression waits for confirmation (iUPD)", said))
+        return parts
+
+    def _nadir(self) -> str:
+        """Return the date of the smallest sum, the baseline included."""
+        a = self.analysis
+        dates = {item.name: item.date for item in a.timepoints}
+        sums = [
+            (item.sum_mm, dates.get(item.timepoint, MISSING)) for item in a.response.visits if item.sum_mm is not None
+        ]
+        start = next((item.baseline_mm for item in a.response.visits if item.baseline_mm is not None), None)
+        if start is not None:
+            sums.insert(0, (start, dates[a.baseline]))
+        if not sums:
+            return "no sum"
+        size, date = min(sums, key=lambda item: item[0])
+        return f"{date} ({size:.1f} mm)"
+
+    def boxed(self, title: str, words: str) -> Flowable:
+        """Return a framed note."""
+        from reportlab.platypus import Table
+
+        made = Table(
+            [[[self.text(title, "strong"), self.text(words)]]], colWidths=[self.width], spaceBefore=4, spaceAfter=6
+        )
+        made.setStyle([("BOX", (0, 0), (-1, -1), 1.2, _grey(_INK)), ("BACKGROUND", (0, 0), (-1, -1), _grey(_BAND))])
+        return made
+
+    def flags(self) -> list[Flowable]:
+        """Return the three answers."""
+        from reportlab.platypus import KeepTogether
+
+        rows = []
+        for flag in self.analysis.flags:
+            said = "not assessable"
+            if flag.status == "assessed":
+                said = f"{percent(flag.probability)} ({percent(flag.lower)} to {percent(flag.upper)})"
+            rows.append(
+                (
+                    self.marked(f"{self.bold(flag.flag.capitalize())}<br/>{self.safe(flag.question)}", "cell"),
+                    self.marked(f"{self.bold(flag.level)}<br/>{self.safe(said)}", "cell"),
+                    _drawing(self.width * 0.19, 30, self._probability(flag)),
+                    self.marked(f"{self.bold(flag.applicability)}. {self.safe(sentence(flag.reason))}", "cell"),
+                )
+            )
+        parts: list[Flowable] = [
+            self.heading("The three flags"),
+            KeepTogether(
+                [
+                    self.table(("Question", "Answer", "0 to 100 %", "Does it apply?"), rows, (2.1, 1.5, 1.5, 2.4)),
+                    self.text(
+                        "Bar: 90 % interval; disc: probability; diamond: prior, before this patient's evidence.",
+                        "small",
+                    ),
+                ]
+            ),
+        ]
+        for flag in self.analysis.flags:
+            used = [item for item in flag.evidence if item.use == "used"]
+            if used:
+                evidence = [(item.name, item.value, signed(item.log_odds, 2), item.source) for item in used]
+                parts.append(self.text(f"{flag.flag.capitalize()}: evidence that counts", "sub"))
+                parts.append(
+                    self.table(("Evidence", "Value", "Log-odds", "Source"), evidence, (2.2, 2, 0.9, 2.4), right=(2,))
+                )
+        answered = [item for item in self.analysis.response.hyperprogression if item.answer != "not assessable"]
+        if self.analysis.response.hyperprogression:
+            every = [*self.analysis.response.hyperprogression, *self.analysis.response.dissociated]
+            parts.append(
+                self.text(f"Definitions of atypical patterns ({len(answered)} of hyperprogression assessable)", "sub")
+            )
+            parts.append(
+                self.table(
+                    ("Definition", "Answer", "Why"),
+                    [(item.title, item.answer, sentence(item.reason)) for item in every],
+                    (2.4, 1.1, 4),
+                )
+            )
+        return parts
+
+    def _probability(self, flag: Flag) -> Callable[[Any, float, float], None]:
+        def draw(canvas: Any, width: float, height: float) -> None:
+            left, span, middle = 4.0, width - 8.0, height / 2
+
+            def x(share: float) -> float:
+                return left + span * share
+
+            canvas.setLineWidth(0.4)
+            canvas.setStrokeGray(_SOFT)
+            canvas.line(left, middle - 8, left + span, middle - 8)
+            for share in (0, 0.25, 0.5, 0.75, 1):
+                canvas.line(x(share), middle - 10, x(share), middle - 6)
+            if flag.lower is not None and flag.upper is not None:
+                canvas.setFillGray(0.72)
+                canvas.rect(x(flag.lower), middle, max(x(flag.upper) - x(flag.lower), 0.5), 7, stroke=0, fill=1)
+            if flag.prior is not None:
+                path = canvas.beginPath()
+                at = x(flag.prior)
+                path.moveTo(at, middle)
+                for step in ((3.2, -3.2), (0, -6.4), (-3.2, -3.2)):
+                    path.lineTo(at + step[0], middle + step[1])
+                path.close()
+                canvas.setFillGray(1)
+                canvas.setStrokeGray(_INK)
+                canvas.drawPath(path, stroke=1, fill=1)
+            if flag.probability is not None:
+                canvas.setFillGray(_INK)
+                canvas.circle(x(flag.probability), middle + 3.5, 3.2, stroke=0, fill=1)
+
+        return draw
+
+    def response(self) -> list[Flowable]:
+        """Return the response by visit with the rules that fired."""
+        a = self.analysis
+        dates = {item.name: item.date for item in a.timepoints}
+        rows = [
+            (
+                f"{item.timepoint}, day {number(item.day, 0)}, {dates.get(item.timepoint, '')}",
+                self.marked(
+                    number(item.sum_mm)
+                    + ("" if item.new_lesion_sum_mm is None else f"<br/>new {number(item.new_lesion_sum_mm)}"),
+                    "cell-right",
+                ),
+                _percent_of(item.change_from_baseline_percent),
+                self.marked(
+                    f"{self.safe(_percent_of(item.change_from_nadir_percent))}<br/>nadir {number(item.nadir_mm)}",
+                    "cell-right",
+                ),
+                item.target or MISSING,
+                self.marked(self.safe(item.non_target or MISSING).replace("/", "/<br/>"), "cell"),
+                item.new_lesion or MISSING,
+                self.marked(self.bold(item.recist or MISSING), "cell"),
+                self.marked(self.bold(item.irecist or MISSING), "cell"),
+                percent(item.probability_of_progression),
+                percent(item.probability_of_further_growth),
+            )
+            for item in a.response.visits
+        ]
+        parts: list[Flowable] = [self.heading("Response by visit")]
+        if not rows:
+            return [*parts, self.text("No visit could be assessed.")]
+        header = (
+            "Visit",
+            "Sum (mm)",
+            "vs base",
+            "vs nadir",
+            "T",
+            "N",
+            "New",
+            "RECIST",
+            "iRECIST",
+            "P(PD)",
+            "P(further growth)",
+        )
+        parts.append(
+            self.table(
+                header, rows, (2, 1.15, 0.95, 1.3, 0.65, 1.15, 0.7, 1.0, 1.05, 0.85, 1.1), right=(1, 2, 3, 9, 10)
+            )
+        )
+        for item in a.response.visits:
+            markup = f"{self.bold(item.timepoint)}, RECIST 1.1 {self.safe(item.recist or MISSING)}: {self.safe(sentence(item.rule))}"
+            if item.irecist_rule and item.irecist_rule != item.rule:
+                markup += f" {self.bold(f'iRECIST {item.irecist}')}: {self.safe(sentence(item.irecist_rule))}"
+            if item.confirmation:
+                markup += f" {self.bold('Confirmation')}: {self.safe(sentence(item.confirmation))}"
+            parts.append(self.marked(markup))
+        rates = [
+            (
+                name,
+                unit,
+                number(before),
+                number(after),
+                number(ratio, 2),
+                MISSING if difference is None else signed(difference, 1),
+            )
+            for name, unit, before, after, ratio, difference in kinetics_rows(a)
+        ]
+        parts.append(self.text("Growth before and after the baseline", "sub"))
+        parts.append(
+            self.table(
+                ("Rate", "Unit", "Before", "After", "Ratio", "Difference"),
+                rates,
+                (3, 2, 1, 1, 1, 1.1),
+                right=(2, 3, 4, 5),
+            )
+        )
+        return parts
+
+    def lesions(self) -> list[Flowable]:
+        """Return the lesions over time: at most five time points in a table, so that every column can be read."""
+        a = self.analysis
+        notes: list[str] = []
+        rows = lesion_rows(a, notes)
+        parts: list[Flowable] = [self.heading("Lesions over time")]
+        if not rows:
+            return [*parts, self.text("No lesion.")]
+        columns = visit_columns(a)
+        for start in range(0, len(columns), _MOST_COLUMNS):
+            shown = range(start, min(start + _MOST_COLUMNS, len(columns)))
+            header = [
+                "Lesion",
+                "Site, class, axis",
+                *(f"{columns[at].timepoint.name}, day {number(columns[at].timepoint.day, 0)}" for at in shown),
+            ]
+            body: list[list[str | Flowable]] = []
+            for row in rows:
+                where = f"{row.lesion.organ}{' (proposed)' if row.lesion.organ_source == 'proposed' else ''}, {row.lesion.role}, {row.axis}"
+                body.append(
+                    [self.text(row.lesion.id, "cell-strong"), where, *(self._cell(row.cells[at]) for at in shown)]
+                )
+            totals: list[str | Flowable] = [self.text("Sum of targets", "cell-strong"), "mm"]
+            for at in shown:
+                visit, name = columns[at].visit, columns[at].timepoint.name
+                base = next((item.baseline_mm for item in a.response.visits), None)
+                value = visit.sum_mm if visit is not None else base if name == a.baseline else None
+                totals.append(number(value))
+            body.append(totals)
+            numeric = tuple(range(2, 2 + len(shown)))
+            parts.append(
+                self.table(header, body, (1.1, 2.6, *([1.55] * len(shown))), right=numeric, strong_rows=(len(rows),))
+            )
+        parts.append(
+            self.text(
+                "Diameter in mm along the axis of the criteria, its change from baseline (from the first measurement of a new lesion), volume.",
+                "small",
+            )
+        )
+        parts += [self.text(f"({index}) {note}", "small") for index, note in enumerate(notes, start=1)]
+        return parts
+
+    def _cell(self, cell: LesionCell) -> Flowable:
+        lines = [self.bold(cell.size) + (f" ({cell.note})" if cell.note else "")]
+        lines += [self.safe(part) for part in (cell.change, cell.volume, cell.event) if part]
+        return self.marked("<br/>".join(lines), "cell-right")
+
+    def charts(self) -> list[Flowable]:
+        """Return the sum and each lesion over time, drawn as on the page."""
+        from reportlab.platypus import KeepTogether
+
+        parts: list[Flowable] = []
+        for chart in (sum_chart(self.analysis), lesion_chart(self.analysis)):
+            if chart is None:
+                continue
+            scale = min(self.width / chart.width, 0.88)
+            together = [] if parts else [self.heading("Course")]
+            together += [
+                self.text(f"{chart.title} ({chart.unit})", "sub"),
+                _drawing(chart.width * scale, chart.height * scale, self._chart(chart, scale)),
+                self.text(chart.description, "small"),
+            ]
+            parts.append(KeepTogether(together))
+        return parts
+
+    def _chart(self, chart: Chart, scale: float) -> Callable[[Any, float, float], None]:
+        from reportlab.lib.colors import HexColor
+
+        def draw(canvas: Any, width: float, height: float) -> None:
+            canvas.translate(0, height)
+            canvas.scale(scale, scale)
+
+            def label(x: float, y: float, words: str, anchor: str = "start", font: str = _FONT) -> None:
+                canvas.setFont(font, 10)
+                draw_text = {
+                    "start": canvas.drawString,
+                    "middle": canvas.drawCentredString,
+                    "end": canvas.drawRightString,
+                }
+                draw_text[anchor](x, -y - 3.5, self.plain(words))
+
+            bands = {"progression": 0.88, "response": 0.94}
+            for guide in chart.guides:
+                if guide.kind in bands:
+                    top = chart.top if guide.kind == "progression" else guide.y
+                    end = guide.y if guide.kind == "progression" else chart.bottom
+                    canvas.setFillGray(bands[guide.kind])
+                    canvas.rect(guide.x1, -end, guide.x2 - guide.x1, end - top, stroke=0, fill=1)
+            canvas.setLineWidth(0.5)
+            for tick in chart.y_ticks:
+                canvas.setStrokeGray(_LINE)
+                canvas.line(chart.left, -tick.at, chart.right, -tick.at)
+                canvas.setFillGray(_SOFT)
+                label(chart.left - 6, tick.at, tick.label, "end")
+            for tick in chart.x_ticks:
+                canvas.setStrokeGray(_SOFT)
+                canvas.line(tick.at, -chart.bottom, tick.at, -chart.bottom - 4)
+                label(tick.at, chart.bottom + 12, tick.label, "middle")
+            label((chart.left + chart.right) / 2, chart.height - 8, "days since baseline", "middle")
+            canvas.line(chart.left, -chart.bottom, chart.right, -chart.bottom)
+            if chart.start_x is not None:
+                canvas.setDash(1, 2)
+                canvas.line(chart.start_x, -chart.top, chart.start_x, -chart.bottom)
+                label(chart.start_x + 4, chart.top + 5, "treatment")
+            dashes = {"baseline": (), "response": (6, 3), "nadir": (1, 2), "progression": (6, 3)}
+            for guide in chart.guides:
+                canvas.setStrokeGray(_SOFT)
+                canvas.setLineWidth(0.9)
+                canvas.setDash(*(list(dashes[guide.kind]),) if dashes[guide.kind] else ())
+                canvas.line(guide.x1, -guide.y, guide.x2, -guide.y)
+            canvas.setDash()
+            canvas.setFillGray(_SOFT)
+            for item in chart.guide_labels:
+                label(chart.right + 6, item.at, item.label)
+            for line in chart.lines:
+                colour = HexColor(
+                    "#1a1a1a" if line.style < 0 or len(chart.lines) == 1 else _COLOURS[line.style % len(_COLOURS)]
+                )
+                canvas.setStrokeColor(colour)
+                canvas.setFillColor(colour)
+                canvas.setLineWidth(2.6 if line.style < 0 else 1.6)
+                dash = () if line.style < 0 else _DASHES[line.style % len(_DASHES)]
+                canvas.setDash(*(list(dash),) if dash else ())
+                for one, other in pairwise(line.dots):
+                    canvas.line(one.x, -one.y, other.x, -other.y)
+                canvas.setDash()
+                for dot in line.dots:
+                    _marker(canvas, line.style % 5 if line.style >= 0 else 0, dot.x, -dot.y)
+                if line.label_x is not None:
+                    label(line.label_x, line.label_y, line.label, font=_BOLD)
+
+        return draw
+
+    def pictures(self) -> list[Flowable]:
+        """Return the key images: the chest over time, then each lesion, as it is and carried onto the baseline."""
+        from reportlab.platypus import KeepTogether
+
+        groups = [item for item in self.images if item.kind in ("overview", "lesion")]
+        if not groups:
+            return []
+        introduction = [
+            self.heading("Key images"),
+            self.text(
+                "Patient right at image left, seen from the feet (axial) or from the front (coronal). Dashed outline: at baseline; solid: at "
+                "the time point. White lines: long axis, and dotted the short axis. Pictures on the baseline (second row) are only moved and "
+                "turned, by what the alignment says around the lesion, so that growth stays visible.",
+                "small",
+            ),
+        ]
+        parts: list[Flowable] = []
+        names = [item.name for item in self.analysis.timepoints]
+        for group in groups:
+            plane = "coronal" if group.kind == "overview" else "axial"
+            title = self.text(f"{group.title} ({plane}, {group.window})", "sub")
+            shown = [name for name in names if any(panel.timepoint == name for panel in group.panels)]
+            for start in range(0, len(shown), _PANELS_PER_ROW):
+                table = self._panels(group, shown[start : start + _PANELS_PER_ROW])
+                parts.append(KeepTogether([*introduction, title, table] if start == 0 else [table]))
+                introduction = []
+        return parts
+
+    def _panels(self, group: KeyImage, timepoints: Sequence[str]) -> Flowable:
+        """Return pictures of some time points, a column for each: as it is, and below carried onto the baseline."""
+        from reportlab.platypus import Table
+
+        across = self.width / max(len(timepoints), 3)
+        side = across - 6
+        rows: list[list[Any]] = []
+        for views in (("own", "overview"), ("registered",)):
+            found = [
+                next((item for item in group.panels if item.timepoint == name and item.view in views), None)
+                for name in timepoints
+            ]
+            if any(found):
+                rows.append(["" if item is None else self._picture(item, side) for item in found])
+                rows.append(["" if item is None else self._caption(item) for item in found])
+        table = Table(rows, colWidths=[across] * len(timepoints), hAlign="LEFT")
+        table.setStyle(
+            [
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 6),
+                ("TOPPADDING", (0, 0), (-1, -1), 1),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ]
+        )
+        return table
+
+    def _picture(self, panel: Panel, side: float) -> Flowable:
+        return _drawing(side, side * panel.height_mm / panel.width_mm, self._panel(panel, side / panel.width_mm))
+
+    def _caption(self, panel: Panel) -> Flowable:
+        sizes = " × ".join(f"{item.length_mm:.1f}" for item in panel.diameters)
+        return self.text(f"{panel.title}{f': {sizes} mm' if sizes else ''}", "caption")
+
+    def _panel(self, panel: Panel, scale: float) -> Callable[[Any, float, float], None]:
+        from reportlab.lib.utils import ImageReader
+
+        picture = ImageReader(io.BytesIO(panel.png))
+
+        def draw(canvas: Any, width: float, height: float) -> None:
+            canvas.drawImage(picture, 0, 0, width, height)
+            clip = canvas.beginPath()
+            clip.rect(0, 0, width, height)
+            canvas.clipPath(clip, stroke=0, fill=0)
+            canvas.translate(0, height)
+
+            def stroke(
+                lines: Callable[[], None], wide: float, dash: Sequence[float], colour: tuple[float, float, float]
+            ) -> None:
+                """Draw twice: a dark casing that shows on bright tissue, and the line itself."""
+                canvas.setDash()
+                canvas.setStrokeGray(0)
+                canvas.setLineWidth(wide + 0.9)
+                lines()
+                canvas.setDash(*(list(dash),) if dash else ())
+                canvas.setStrokeColorRGB(*colour)
+                canvas.setLineWidth(wide)
+                lines()
+
+            for contour in panel.contours:
+                dashed = contour.of == "baseline"
+                colour = (0.34, 0.71, 0.91) if dashed else (0.94, 0.76, 0.29)
+                stroke(
+                    partial(canvas.drawPath, _outline(canvas, contour.path, scale), stroke=1, fill=0),
+                    1.1 if contour.main else 0.6,
+                    (3, 2) if dashed else (),
+                    colour,
+                )
+            for diameter in panel.diameters:
+                ends = (
+                    diameter.start[0] * scale,
+                    -diameter.start[1] * scale,
+                    diameter.end[0] * scale,
+                    -diameter.end[1] * scale,
+                )
+                stroke(
+                    partial(canvas.line, *ends),
+                    0.8,
+                    (1, 1.6) if diameter.name == "short axis" else (),
+                    (1, 1, 1),
+                )
+            for mark in panel.marks:
+                place = (mark.x_mm * scale, -mark.y_mm * scale, mark.radius_mm * scale)
+                stroke(partial(canvas.circle, *place, stroke=1, fill=0), 0.8, (), (1, 1, 1))
+                self._on_picture(canvas, (mark.x_mm + mark.radius_mm + 2) * scale, -mark.y_mm * scale - 2, mark.label)
+            canvas.setDash()
+            self._on_picture(canvas, 2, -height / 2, "R")
+            self._on_picture(canvas, width - 7, -height / 2, "L")
+            self._on_picture(canvas, width / 2 - 2, -7, "A" if panel.plane == "axial" else "H")
+            bar = panel.scale_bar_mm * scale
+            stroke(lambda: canvas.line(4, -height + 4, 4 + bar, -height + 4), 1.2, (), (1, 1, 1))
+            self._on_picture(canvas, 4, -height + 7, f"{panel.scale_bar_mm:.0f} mm")
+
+        return draw
+
+    def _on_picture(self, canvas: Any, x: float, y: float, words: str) -> None:
+        """Write white on a dark casing."""
+        for wide, grey in ((1.6, 0.0), (0.0, 1.0)):
+            text = canvas.beginText(x, y)
+            text.setFont(_BOLD, 6)
+            text.setTextRenderMode(2 if wide else 0)
+            canvas.setLineWidth(wide)
+            canvas.setStrokeGray(grey)
+            canvas.setFillGray(grey)
+            text.textOut(self.plain(words))
+            canvas.drawText(text)
+
+    def lungs(self) -> list[Flowable]:
+        """Return the densities of the lungs, and the map of what is new."""
+        from reportlab.platypus import KeepTogether, Table
+
+        a = self.analysis
+        parts: list[Flowable] = [self.heading("Lungs")]
+        densities = [
+            (item.timepoint, item.part, number(item.volume_ml, 0), number(item.mean_hu, 0), number(item.laa950_percent), number(item.haa_percent), number(item.ground_glass_ml, 0), number(item.consolidation_ml, 0))
+            for item in a.lungs
+            if item.part in ("both", "left", "right")
+        ]  # fmt: skip
+        if densities:
+            header = (
+                "Time point",
+                "Part",
+                "Volume (ml)",
+                "Mean (HU)",
+                "LAA (%)",
+                "HAA (%)",
+                "Ground glass (ml)",
+                "Consolidation (ml)",
+            )
+            parts.append(self.table(header, densities, (1.5, 0.8, 1, 1, 0.9, 0.9, 1.2, 1.4), right=range(2, 8)))
+        else:
+            parts.append(self.text("The lungs were not measured."))
+        changes = [
+            (item.timepoint, item.part, "yes" if item.assessable else "no", number(item.new_ground_glass_ml), number(item.new_consolidation_ml), number(item.new_opacity_percent, 2), item.reason)
+            for item in a.lung_changes
+            if item.part in ("both", "left", "right")
+        ]  # fmt: skip
+        if changes:
+            parts.append(self.text("What is new against the patient's own baseline", "sub"))
+            asked = (
+                "Time point",
+                "Part",
+                "Assessable",
+                "New ground glass (ml)",
+                "New consolidation (ml)",
+                "New opacity (%)",
+                "Reason",
+            )
+            parts.append(self.table(asked, changes, (1.4, 0.7, 1, 1.2, 1.3, 1, 2.2), right=(3, 4, 5)))
+        maps = lung_maps(a)
+        if maps:
+            drawn = [_drawing(150, 128, self._lung_map(item)) for item in maps]
+            table = Table([drawn[start : start + 3] for start in range(0, len(drawn), 3)], hAlign="LEFT")
+            parts.append(
+                KeepTogether(
+                    [
+                        self.text("New opacity in % of each third of the lungs, as seen from the front", "sub"),
+                        table,
+                        self.text("The darker a third, the more of it is new; hatched: not assessable.", "small"),
+                    ]
+                )
+            )
+        return parts
+
+    def _lung_map(self, item: LungMap) -> Callable[[Any, float, float], None]:
+        def draw(canvas: Any, width: float, height: float) -> None:
+            canvas.setFillGray(_INK)
+            canvas.setFont(_BOLD, 7.5)
+            canvas.drawCentredString(width / 2, height - 9, self.plain(item.timepoint))
+            canvas.setFont(_FONT, 7)
+            canvas.drawString(2, height - 20, "right lung")
+            canvas.drawRightString(width - 2, height - 20, "left lung")
+            for row, (third, right, left) in enumerate(item.rows):
+                for column, part in enumerate((right, left)):
+                    wide, tall = (width - 34) / 2, 30.0
+                    x, y = 2 + column * (wide + 30), height - 56 - row * (tall + 2)
+                    value = part.new_opacity_percent if part is not None and part.assessable else None
+                    canvas.setStrokeGray(_SOFT)
+                    canvas.setLineWidth(0.6)
+                    grey = 1.0 if value is None else 1 - 0.6 * min(value / 20, 1)
+                    canvas.setFillGray(grey)
+                    canvas.roundRect(x, y, wide, tall, 6, stroke=1, fill=1)
+                    canvas.setFillGray(_INK)
+                    canvas.setFont(_BOLD if value is not None else _FONT, 8)
+                    words = f"{number(value)} %" if value is not None else "n/a"
+                    if value is None:
+                        canvas.setStrokeGray(_LINE)
+                        for step in range(8, int(wide), 8):
+                            canvas.line(x + step, y + 1, x + min(step + 6, wide), y + 7)
+                    canvas.drawCentredString(x + wide / 2, y + tall / 2 - 2, words)
+                canvas.setFont(_FONT, 6)
+                canvas.setFillGray(_SOFT)
+                canvas.drawCentredString(width / 2, height - 56 - row * 32 + 13, third)
+
+        return draw
+
+    def quality(self) -> list[Flowable]:
+        """Return how far the result can be trusted."""
+        a = self.analysis
+        parts: list[Flowable] = [self.heading("Limits and validity")]
+        parts += [self.marked(f"• {self.safe(said)}", "item") for said in cautions(a)] or [
+            self.text("No warning was raised.")
+        ]
+        if a.alignments:
+            parts.append(self.text("Alignment with the baseline", "sub"))
+            parts.append(
+                self.table(
+                    ("Time point", "Quality"),
+                    [(item.timepoint, alignment_words(item)) for item in a.alignments],
+                    (1, 4.5),
+                )
+            )
+        if a.context:
+            parts.append(self.text("Published scores beside the flags", "sub"))
+            scores = [(item.title, number(item.value, 2), item.reading or item.reason) for item in a.context]
+            parts.append(self.table(("Score", "Value", "Reading"), scores, (2, 0.8, 3), right=(1,)))
+        return parts
+
+    def provenance(self) -> list[Flowable]:
+        """Return what made the report."""
+        p = self.analysis.provenance
+        packages = ", ".join(f"{name} {version}" for name, version in p.packages.items())
+        parts: list[Flowable] = [
+            self.heading("Provenance"),
+            self.text(
+                f"{p.software} {p.version}, {p.created}, Python {p.python}, {p.platform}, seed {p.seed}, preset {self.analysis.preset}.",
+                "small",
+            ),
+            self.text(f"Packages: {packages}.", "small"),
+        ]
+        hashes = [(name, value) for name, value in p.inputs_sha256.items()]
+        parts.append(self.table(("Input", "SHA-256"), hashes, (1, 3.4)))
+        parts.append(
+            self.text(
+                "Reader: ______________________    Date: ______________    Edits of automatic results: ______________________",
+                "small",
+            )
+        )
+        return parts
+
+
+def _percent_of(value: float | None) -> str:
+    return MISSING if value is None else f"{signed(value)} %"
+
+
+def _grey(level: float) -> Any:
+    from reportlab.lib.colors import Color
+
+    return Color(level, level, level)
+
+
+def _register_fonts() -> frozenset[int]:
+    """Register the fonts that reportlab brings, and return the characters that they have."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    for name in (_FONT, _BOLD, _ITALIC):
+        if name not in pdfmetrics.getRegisteredFontNames():
+            pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
+    return frozenset.intersection(*(frozenset(pdfmetrics.getFont(name).face.charToGlyph) for name in (_FONT, _BOLD)))
+
+
+def _styles() -> dict[str, Any]:
+    from reportlab.lib.enums import TA_CENTER, TA_RIGHT
+    from reportlab.lib.styles import ParagraphStyle
+
+    body = ParagraphStyle(
+        "body", fontName=_FONT, fontSize=8.5, leading=12, spaceAfter=4, textColor=_grey(_INK), splitLongWords=1
+    )
+    cell = ParagraphStyle("cell", body, fontSize=7.2, leading=9.2, spaceAfter=0)
+    head = ParagraphStyle("head", cell, fontName=_BOLD, fontSize=6.8, textColor=_grey(_SOFT))
+    return {
+        "body": body,
+        "strong": ParagraphStyle("strong", body, fontName=_BOLD),
+        "title": ParagraphStyle("title", body, fontName=_BOLD, fontSize=15, leading=19, spaceAfter=6),
+        "section": ParagraphStyle(
+            "section", body, fontName=_BOLD, fontSize=11.5, leading=15, spaceBefore=10, spaceAfter=4, keepWithNext=1
+        ),
+        "sub": ParagraphStyle(
+            "sub", body, fontName=_BOLD, fontSize=8.5, leading=11, spaceBefore=6, spaceAfter=3, keepWithNext=1
+        ),
+        "small": ParagraphStyle("small", body, fontSize=7, leading=9.2, textColor=_grey(_SOFT)),
+        "item": ParagraphStyle("item", body, leftIndent=9, firstLineIndent=-9, spaceAfter=2, fontSize=8, leading=10.5),
+        "caption": ParagraphStyle("caption", cell, fontSize=6.4, leading=8, textColor=_grey(_SOFT)),
+        "cell": cell,
+        "cell-strong": ParagraphStyle("cell-strong", cell, fontName=_BOLD),
+        "cell-right": ParagraphStyle("cell-right", cell, alignment=TA_RIGHT),
+        "cell-centre": ParagraphStyle("cell-centre", cell, alignment=TA_CENTER),
+        "head": head,
+        "head-right": ParagraphStyle("head-right", head, alignment=TA_RIGHT),
+    }
+
+
+def _heading(title: str, style: Any) -> Flowable:
+    """Return a heading that adds itself to the outline of the document."""
+    from reportlab.platypus import Paragraph
+
+    class Heading(Paragraph):
+        def draw(self) -> None:
+            self.canv.bookmarkPage(title)
+            self.canv.addOutlineEntry(title, title, 0)
+            super().draw()
+
+    return Heading(escape(title), style)
+
+
+def _drawing(width: float, height: float, draw: Callable[[Any, float, float], None]) -> Flowable:
+    """Return a flowing part that is drawn by a function of the canvas and its own size."""
+    from reportlab.platypus import Flowable
+
+    class Drawing(Flowable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.height = width, height
+
+        def wrap(self, available_width: float, available_height: float) -> tuple[float, float]:
+            return self.width, self.height
+
+        def draw(self) -> None:
+            self.canv.saveState()
+            draw(self.canv, self.width, self.height)
+            self.canv.restoreState()
+
+    return Drawing()
+
+
+def _marker(canvas: Any, shape: int, x: float, y: float) -> None:
+    """Draw the marker of a line: disc, square, triangle, diamond or cross."""
+    if shape == 0:
+        canvas.circle(x, y, 3.4, stroke=0, fill=1)
+    elif shape == 1:
+        canvas.rect(x - 3.1, y - 3.1, 6.2, 6.2, stroke=0, fill=1)
+    elif shape == 4:
+        canvas.line(x - 3.2, y - 3.2, x + 3.2, y + 3.2)
+        canvas.line(x - 3.2, y + 3.2, x + 3.2, y - 3.2)
+    else:
+        points = ((0, 4.2), (4.0, -3.2), (-4.0, -3.2)) if shape == 2 else ((0, 4.4), (4.4, 0), (0, -4.4), (-4.4, 0))
+        path = canvas.beginPath()
+        path.moveTo(x + points[0][0], y + points[0][1])
+        for across, up in points[1:]:
+            path.lineTo(x + across, y + up)
+        path.close()
+        canvas.drawPath(path, stroke=0, fill=1)
+
+
+def _outline(canvas: Any, path: str, scale: float) -> Any:
+    """Return the closed polygons of an SVG path, as ``figures.svg_path`` writes them, on the canvas."""
+    drawn = canvas.beginPath()
+    for polygon in re.findall(r"M([^Z]*)Z", path):
+        points = [tuple(map(float, point.split())) for point in polygon.split("L")]
+        drawn.moveTo(points[0][0] * scale, -points[0][1] * scale)
+        for x, y in points[1:]:
+            drawn.lineTo(x * scale, -y * scale)
+        drawn.close()
+    return drawn
