@@ -167,7 +167,7 @@ class FeatureDelta:
     """The change of every feature of one region between two time points.
 
     ``values`` maps a feature to (absolute, relative, per month). Relative is the absolute change over the magnitude of
-    the earlier value, None where that is zero. A month is 30.4375 days.
+    the earlier value; from zero it is 0 to zero and None to anything else. A month is 30.4375 days.
     """
 
     lesion: str | None
@@ -177,6 +177,8 @@ class FeatureDelta:
     days: int
     reason: str | None
     values: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
+    # The natural logarithm of later over earlier; None where they have no common sign.
+    log_ratios: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

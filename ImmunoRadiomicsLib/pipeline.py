@@ -557,7 +557,7 @@ class _Run:
         if timepoints <= set(self.transforms):
             return delta
         reason = f"{', '.join(sorted(timepoints - set(self.transforms)))} could not be aligned with the baseline"
-        return replace(delta, reason=reason, values={})
+        return replace(delta, reason=reason, values={}, log_ratios={})
 
     def _respond(self) -> Response:
         start = self.study.treatment.start

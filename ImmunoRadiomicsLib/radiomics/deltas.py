@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ..analysis import FeatureDelta, Features
@@ -58,10 +59,16 @@ def feature_deltas(features: Sequence[Features], days: Mapping[str, int], baseli
         span = days[later_name] - days[earlier_name]
         reason = _reason(base, item, baseline)
         values: dict[str, Change] = {}
+        log_ratios: dict[str, float | None] = {}
         if base is not None and reason is None:
             earlier, later = (base, item) if later_is_item else (item, base)
-            values = {name: _change(earlier.values.get(name), later.values.get(name), span) for name in item.values}
-        result.append(FeatureDelta(item.lesion, item.region, earlier_name, later_name, span, reason, values))
+            for name in item.values:
+                pair = earlier.values.get(name), later.values.get(name)
+                values[name] = _change(*pair, span)
+                log_ratios[name] = _log_ratio(*pair)
+        result.append(
+            FeatureDelta(item.lesion, item.region, earlier_name, later_name, span, reason, values, log_ratios)
+        )
     return tuple(result)
 
 
@@ -75,9 +82,19 @@ def _reason(base: Features | None, item: Features, baseline: str) -> str | None:
 
 
 def _change(earlier: float | None, later: float | None, days: int) -> Change:
-    """Return the absolute change, that over the magnitude of the earlier value (None at zero), and the absolute per month."""
+    """Return the absolute change, the relative one, and the absolute per month.
+
+    Relative is over the magnitude of the earlier value; from zero to zero it is 0, from zero to anything else None.
+    """
     if earlier is None or later is None:
         return None, None, None
     absolute = later - earlier
-    relative = absolute / abs(earlier) if earlier != 0 else None
+    relative = absolute / abs(earlier) if earlier != 0 else (0.0 if later == 0 else None)
     return absolute, relative, absolute / (days / DAYS_PER_MONTH)
+
+
+def _log_ratio(earlier: float | None, later: float | None) -> float | None:
+    """Return the natural logarithm of later over earlier; None unless both are positive, or both negative."""
+    if not earlier or not later or (earlier > 0) != (later > 0):
+        return None
+    return math.log(abs(later)) - math.log(abs(earlier))

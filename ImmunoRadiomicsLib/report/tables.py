@@ -68,6 +68,7 @@ DELTA_COLUMNS = (
     "days",
     "absolute",
     "relative",
+    "log_ratio",
     "per_month",
     "reason",
 )
@@ -179,9 +180,10 @@ def _delta_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
         start = (findings.patient, item.lesion, item.region)
         between = (item.earlier, item.later, item.days)
         if not item.values:
-            yield (*start, None, *between, None, None, None, item.reason)
+            yield (*start, None, *between, None, None, None, None, item.reason)
         for name, (absolute, relative, per_month) in item.values.items():
-            yield (*start, name, *between, _number(absolute), _number(relative), _number(per_month), item.reason)
+            change = (_number(absolute), _number(relative), _number(item.log_ratios.get(name)), _number(per_month))
+            yield (*start, name, *between, *change, item.reason)
 
 
 def _response_rows(findings: Findings, response: Response) -> Iterator[tuple[Cell, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,25 @@ def test_days_must_be_known_and_differ() -> None:
         feature_deltas(items, {**DAYS, "x": 0}, "baseline")
 
 
+def test_log_ratio_needs_a_common_sign() -> None:
+    items = [
+        features("baseline", {"up": 2.0, "down": -8.0, "cross": -1.0, "zero": 0.0, "none": None, "tiny": 1e-200}),
+        features("followup-1", {"up": 8.0, "down": -2.0, "cross": 1.0, "zero": 3.0, "none": 1.0, "tiny": 2e-200}),
+    ]
+    (delta,) = feature_deltas(items, DAYS, "baseline")
+    assert delta.log_ratios["up"] == pytest.approx(math.log(4))
+    assert delta.log_ratios["down"] == pytest.approx(-math.log(4))
+    assert delta.log_ratios["tiny"] == pytest.approx(math.log(2))
+    assert [delta.log_ratios[name] for name in ("cross", "zero", "none")] == [None, None, None]
+    assert set(delta.log_ratios) == set(delta.values)
+
+
+def test_from_zero_to_zero_nothing_changed() -> None:
+    items = [features("baseline", {"a": 0.0}), features("followup-1", {"a": 0.0})]
+    (delta,) = feature_deltas(items, DAYS, "baseline")
+    assert delta.values["a"] == (0.0, 0.0, 0.0)
+
+
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.integers(1, 4000))
 def test_sign_and_size(earlier: float, later: float, days: int) -> None:
     items = [features("baseline", {"a": earlier}), features("followup-1", {"a": later})]
@@ -74,6 +95,6 @@ def test_sign_and_size(earlier: float, later: float, days: int) -> None:
     assert absolute == later - earlier
     assert monthly == pytest.approx(absolute * 30.4375 / days)
     if earlier == 0:
-        assert relative is None
+        assert relative == (0 if later == 0 else None)
     else:
         assert relative == pytest.approx(absolute / abs(earlier))

@@ -37,8 +37,8 @@ def test_columns_are_the_contract(tmp_path):
     assert header(tmp_path / "best.csv") == ["patient", "bor", "confirmed_bor", "ibor", "progression_day"]
     features = "patient,timepoint,lesion,region,feature,value,reason"
     assert header(tmp_path / "features.csv") == features.split(",")
-    delta = "patient,lesion,region,feature,earlier,later,days,absolute,relative,per_month"
-    assert header(tmp_path / "delta.csv")[:10] == delta.split(",")
+    delta = "patient,lesion,region,feature,earlier,later,days,absolute,relative,log_ratio,per_month"
+    assert header(tmp_path / "delta.csv")[:11] == delta.split(",")
 
 
 def test_lesions_come_back_exactly(tmp_path):
