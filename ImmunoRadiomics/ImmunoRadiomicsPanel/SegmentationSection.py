@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -142,8 +143,12 @@ class SegmentationSection(Section, VTKObservationMixin):
         """Segment the lesion around the point that the user has clicked."""
         place = [0.0, 0.0, 0.0]
         self._seed.GetNthControlPointPositionWorld(0, place)
+        # The views still hold the point while they tell of it.
+        qt.QTimer.singleShot(0, lambda: self._takePlace(place))
+
+    def _takePlace(self, placeRas: list[float]) -> None:
         self._stopPlacing()
-        self.panel.guarded(lambda: self.segmentAt(place))()
+        self.panel.guarded(lambda: self.segmentAt(placeRas))()
 
     def segmentAt(self, placeRas: list[float]) -> None:
         """Segment the lesion around a place (RAS, mm) of the chosen time point in a process."""

@@ -356,6 +356,7 @@ def test_a_lesion_is_segmented_from_a_point(panel, slicer, monkeypatch):
     assert interaction.GetCurrentInteractionMode() == interaction.Place
     seed = panel.section(SegmentationSection)._seed
     seed.AddControlPointWorld(-13.0, 9.0, 4.0)
+    wait(lambda: panel.work is not None)
     assert interaction.GetCurrentInteractionMode() != interaction.Place
     assert not panel.ui.placeSeedButton.checked
     wait(lambda: panel.work is None)
