@@ -279,7 +279,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }
         self.ui.progressBar.setValue(int(100 * progress.fraction))
         stage = stages.get(progress.stage, progress.stage)
-        self.ui.runMessage.text = f"{stage}: {progress.message}" if stage else progress.message
+        said = progress.message.startswith(f"{stage}:") or not stage
+        self.ui.runMessage.text = progress.message if said else f"{stage}: {progress.message}"
 
     def onTimeout(self) -> None:
         """Look after the running work."""
