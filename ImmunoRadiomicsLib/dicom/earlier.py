@@ -45,7 +45,7 @@ class EarlierLesion:
 
 
 def read_report(picture: Picture) -> tuple[EarlierLesion, ...]:
-    """Read the measurement groups of a report; other structured reports have none.
+    """Read the measurement groups of a report; other structured reports have none. They are of the day of the study, not of the reading.
 
     Raises
     ------
@@ -54,9 +54,9 @@ def read_report(picture: Picture) -> tuple[EarlierLesion, ...]:
     """
     data = read_dataset(picture.path)
     date = next(
-        (found for name in ("ContentDate", "SeriesDate", "StudyDate") if (found := as_date(text(data, name)))), None
+        (found for name in ("StudyDate", "SeriesDate", "ContentDate") if (found := as_date(text(data, name)))), None
     )
-    return tuple(_lesion(group, picture.date or date) for group in _groups(data))
+    return tuple(_lesion(group, date) for group in _groups(data))
 
 
 def _groups(item: Dataset, depth: int = 0) -> Iterator[Dataset]:
