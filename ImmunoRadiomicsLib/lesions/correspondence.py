@@ -13,7 +13,7 @@ it, any other lesion left over has vanished and any other contour is new.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from ..analysis import LesionEvent, LesionStatus
+from ..errors import InputError
 from ..study import LesionLink
 from ..transforms import invert_points, transform_points
 from .geometry import (
@@ -190,27 +191,63 @@ def follow(
     -------
     tuple of Track
         One per lesion, each with a sighting for every time point: `absent` before its first.
+
+    Raises
+    ------
+    InputError
+        If edits name a time point, segment or lesion that is not there, or contradict each other; all of them are named.
     """
     rules = settings or Settings()
     lives: list[_Life] = []
     names: set[str] = set()
+    problems = _problems_of(edits, scans)
     for scan in scans:
         if not scan.readable:
             for life in lives:
                 life.sightings.append(Sighting(scan.timepoint, "not evaluated", "not evaluated"))
             continue
         links = _Links(lives, scan, rules)
-        links.enter([edit for edit in edits if edit.timepoint == scan.timepoint])
+        problems += links.enter([edit for edit in edits if edit.timepoint == scan.timepoint])
         links.assign()
         links.place_fragments()
         links.find_merged()
         links.record(baseline)
         first: LesionEvent = "baseline" if scan.timepoint == baseline else "present" if scan is scans[0] else "new"
-        for item in links.unclaimed():
-            life = _Life(_unique(item.name, names), item)
-            life.sightings.append(Sighting(scan.timepoint, "measured", first, (item.name,)))
+        for parts in links.unclaimed():
+            life = _Life(_unique(parts[0].name, names), _union(parts))
+            life.sightings.append(Sighting(scan.timepoint, "measured", first, tuple(item.name for item in parts)))
             lives.append(life)
+    if problems:
+        raise InputError(problems)
     return tuple(_finished(life, scans) for life in lives)
+
+
+def _problems_of(edits: Sequence[LesionLink], scans: Sequence[Scan]) -> list[str]:
+    """Say which edits name a time point or a segment that is not there, and which contradict each other."""
+    segments = {scan.timepoint: {item.name for item in scan.contours} for scan in scans}
+    lesions: dict[tuple[str, str], set[str | None]] = {}
+    problems = []
+    for edit in dict.fromkeys(edits):
+        lesions.setdefault((edit.timepoint, edit.segment), set()).add(edit.lesion)
+        if edit.timepoint not in segments:
+            problems.append(
+                f"links: there is no time point `{edit.timepoint}`; it is one of {', '.join(segments)}. Correct or remove the link."
+            )
+        elif edit.segment not in segments[edit.timepoint]:
+            problems.append(
+                f"links: `{edit.segment}` is no lesion segment of {edit.timepoint}, which has {_listed(segments[edit.timepoint])}. "
+                "Correct or remove the link."
+            )
+    problems += [
+        f"links: `{segment}` of {timepoint} is said to be a lesion of its own and also to be a part of another. Keep one of the links."
+        for (timepoint, segment), named in lesions.items()
+        if None in named and len(named) > 1
+    ]
+    return problems
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "none"
 
 
 def _finished(life: _Life, scans: Sequence[Scan]) -> Track:
@@ -240,18 +277,40 @@ class _Links:
         self.merged: dict[int, int] = {}
         self.confidence: dict[int, float] = {}
         self.alone: set[int] = set()
+        self.joined: dict[int, int] = {}
         self.edited: set[int] = set()
 
-    def enter(self, edits: Sequence[LesionLink]) -> None:
-        """Enter the links that a person set; two lesions linked with one contour have merged."""
-        for edit in edits:
-            j = next((j for j, item in enumerate(self.contours) if item.name == edit.segment), None)
+    def enter(self, edits: Sequence[LesionLink]) -> list[str]:
+        """Enter the links that a person set, and say which of them cannot be.
+
+        Two lesions linked with one contour have merged; two contours linked with one lesion are its parts, also where the lesion
+        is called after a contour of this time point because it is first seen here.
+        """
+        problems = []
+        known = {life.id: i for i, life in enumerate(self.lives)}
+        places = {item.name: j for j, item in enumerate(self.contours)}
+        for edit in dict.fromkeys(edits):
+            j = places.get(edit.segment)
             if j is None:
                 continue
-            i = next((i for i, life in enumerate(self.lives) if life.id == edit.lesion), None)
+            i = known.get(edit.lesion) if edit.lesion is not None else None
             host = next((h for h, claimed in self.main.items() if claimed == j), None)
-            if i is None:
+            if edit.lesion is None or (i is None and edit.lesion == edit.segment):
                 self.alone.add(j)
+            elif i is None and edit.lesion in places:
+                self.alone.update((j, places[edit.lesion]))
+                if self._head(places[edit.lesion]) != j:
+                    self.joined[j] = places[edit.lesion]
+            elif i is None:
+                problems.append(
+                    f"links: there is no lesion `{edit.lesion}` before {self.scan.timepoint}; known are {_listed(known)}. "
+                    f"Correct or remove the link of `{edit.segment}`."
+                )
+            elif host is not None and i in self.main:
+                problems.append(
+                    f"links: at {self.scan.timepoint} `{edit.lesion}` has a segment of its own and shares `{edit.segment}` with "
+                    f"`{self.lives[host].id}`. Keep one of the links."
+                )
             elif host is not None:
                 self.merged[i] = host
             elif i in self.main:
@@ -260,6 +319,7 @@ class _Links:
                 self.main[i] = j
                 self.confidence[i] = 1.0
                 self.edited.add(i)
+        return problems
 
     def assign(self) -> None:
         """Link lesions and contours one to one so that the sum of costs is lowest."""
@@ -369,10 +429,19 @@ class _Links:
             if i not in self.main:
                 life.sightings.append(self._without_contour(life, before[id(life)], linked))
 
-    def unclaimed(self) -> list[Contour]:
-        """Contours that belong to no lesion known so far, in the order of their places."""
+    def unclaimed(self) -> list[list[Contour]]:
+        """Return the contours of each lesion that is first seen here, in the order of their places."""
         claimed = {*self.main.values(), *(j for parts in self.extra.values() for j in parts)}
-        return [item for j, item in enumerate(self.contours) if j not in claimed]
+        heads = [j for j in range(len(self.contours)) if j not in claimed and self._head(j) == j]
+        return [
+            [self.contours[j], *(self.contours[k] for k in self.joined if k != j and self._head(k) == j)] for j in heads
+        ]
+
+    def _head(self, j: int) -> int:
+        """Return the contour that the lesion of a contour is called after."""
+        while j in self.joined:
+            j = self.joined[j]
+        return j
 
     def _claimed(self) -> set[int]:
         return {*self.main.values(), *(j for parts in self.extra.values() for j in parts), *self.alone}

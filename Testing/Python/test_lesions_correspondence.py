@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.lesions.correspondence import Contour, Scan, contour, follow
-from ImmunoRadiomicsLib.study import LesionLink
 from ImmunoRadiomicsLib.lesions.geometry import crop_of
+from ImmunoRadiomicsLib.study import LesionLink
 from ImmunoRadiomicsLib.transforms import invert_points, transform_points
 
 TIMEPOINTS = ("baseline", "followup-1", "followup-2")
@@ -243,6 +244,65 @@ def test_edits_override_geometry_and_survive():
     joined = [LesionLink("followup-1", "c", "A"), LesionLink("followup-1", "c", "B")]
     tracks = {track.id: track for track in follow(scans, "baseline", edits=joined)}
     assert sorted(track.at("followup-1").event for track in tracks.values()) == ["merged", "merged", "new"]
+
+
+def test_edits_that_cannot_be_are_named_together():
+    scans = [Scan("baseline", (at("A", 0.0), at("B", 40.0))), Scan("followup-1", (at("c", 1.0), at("d", 41.0)))]
+    edits = [
+        LesionLink("followup-9", "c", "A"),
+        LesionLink("followup-1", "nothing", "A"),
+        LesionLink("followup-1", "c", "Z"),
+        LesionLink("followup-1", "d", "B"),
+        LesionLink("followup-1", "d", None),
+    ]
+    with pytest.raises(InputError) as error:
+        follow(scans, "baseline", edits=edits)
+    assert len(error.value.problems) == 4
+    for word, problem in zip(("followup-9", "nothing", "own", "`Z`"), error.value.problems, strict=True):
+        assert word in problem
+    crossed = [
+        LesionLink("followup-1", "c", "A"),
+        LesionLink("followup-1", "d", "B"),
+        LesionLink("followup-1", "d", "A"),
+    ]
+    with pytest.raises(InputError, match="segment of its own"):
+        follow(scans, "baseline", edits=crossed)
+
+
+def test_segments_of_the_first_scan_can_be_joined_by_hand():
+    scans = [
+        Scan("baseline", (at("A", 0.0), at("B", 40.0), at("C", 90.0))),
+        Scan("followup-1", (at("c", 1.0), at("d", 41.0), at("e", 90.0))),
+    ]
+    edits = [LesionLink("baseline", "B", "A")]
+    tracks = {track.id: track for track in follow(scans, "baseline", edits=edits)}
+    assert set(tracks) == {"A", "C"}
+    assert set(tracks["A"].at("baseline").segments) == {"A", "B"}
+    assert set(tracks["A"].at("followup-1").segments) == {"c", "d"}
+    assert events(tracks["A"]) == ["baseline", "present"]
+    # A cycle is one lesion, not a hang.
+    cycle = [LesionLink("baseline", "B", "A"), LesionLink("baseline", "A", "B")]
+    assert sum(len(track.at("baseline").segments) for track in follow(scans, "baseline", edits=cycle)) == 3
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_edit_is_honoured(seed: int):
+    """Any assignment of contours to lesions that a person makes is what comes out, whatever the geometry says."""
+    rng = np.random.default_rng(seed)
+    patient = simulate(seed + 200)
+    before = follow(patient.scans, "baseline")
+    scan = patient.scans[1]
+    known = [track.id for track in before if track.at("baseline").segments]
+    chosen = [item.name for item in scan.contours if rng.random() < 0.5]
+    edits = [
+        LesionLink(scan.timepoint, name, str(rng.choice(known)) if rng.random() < 0.8 else None) for name in chosen
+    ]
+    tracks = {track.id: track for track in follow(patient.scans, "baseline", edits=edits)}
+    placed = [name for track in tracks.values() for name in track.at(scan.timepoint).segments]
+    assert sorted(placed) == sorted(item.name for item in scan.contours)
+    for edit in edits:
+        owner = next(track for track in tracks.values() if edit.segment in track.at(scan.timepoint).segments)
+        assert owner.id == edit.lesion if edit.lesion is not None else owner.at("baseline").status == "absent"
 
 
 def test_a_lesion_outside_the_field_of_view_has_not_vanished():

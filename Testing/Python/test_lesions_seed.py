@@ -1,0 +1,111 @@
+"""One click: lesions of the lung against experts' contours, schematic lesions of known form, and clicks that are mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ImmunoRadiomicsLib.errors import CancelledError, InputError
+from ImmunoRadiomicsLib.lesions.seed import segment_from_seed
+
+SHAPE, SPACING = (90, 90, 90), (1.0, 1.0, 1.0)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2.0 * float((first & second).sum()) / float(first.sum() + second.sum())
+
+
+def ball(centre: tuple[float, float, float], radius: float) -> np.ndarray:
+    z, y, x = np.indices(SHAPE)
+    return (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
+
+
+def image(values: np.ndarray, noise_hu: float = 15.0) -> sitk.Image:
+    rng = np.random.default_rng(0)
+    blurred = ndimage.gaussian_filter(values.astype(float), 0.6)
+    ct = sitk.GetImageFromArray((blurred + rng.normal(0.0, noise_hu, SHAPE)).round().astype(np.int16))
+    ct.SetOrigin((-40.0, 12.0, 300.0))
+    ct.SetDirection((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    return ct
+
+
+def chest(*, wall: bool = False) -> np.ndarray:
+    values = np.full(SHAPE, -850.0)
+    # A vessel through the lung, and the wall of the chest on one side.
+    z, y, x = np.indices(SHAPE)
+    values[(y - 45) ** 2 + (x - 45) ** 2 <= 2] = 40.0
+    if wall:
+        values[x < 22] = 45.0
+        values[(x < 14) & (z % 24 < 10)] = 600.0
+    return values
+
+
+def clicked(ct: sitk.Image, index: tuple[int, int, int]) -> np.ndarray:
+    found = segment_from_seed(ct, ct.TransformIndexToPhysicalPoint(index[::-1]))
+    return found.mask.paste(SHAPE)
+
+
+@pytest.mark.parametrize("radius", [4.0, 11.0])
+def test_a_nodule_on_a_vessel(radius):
+    lesion = ball((45, 45, 45), radius)
+    values = chest()
+    values[lesion] = 40.0
+    ct = image(values)
+    for index in ((45, 45, 45), (45, 45 + int(0.5 * radius), 45), (45, 45, 45 - int(0.6 * radius))):
+        assert dice(clicked(ct, index), lesion) >= 0.9
+
+
+def test_a_lesion_on_the_wall_of_the_chest_is_cut_from_it():
+    values = chest(wall=True)
+    lesion = ball((45, 50, 28), 13.0) & (np.indices(SHAPE)[2] >= 20)
+    values[lesion] = 40.0
+    assert dice(clicked(image(values), (45, 50, 30)), lesion) >= 0.8
+
+
+def test_a_metastasis_in_an_even_organ():
+    lesion = ball((42, 47, 45), 10.0)
+    values = np.where(lesion, 65.0, 110.0)
+    ct = image(values)
+    for index in ((42, 47, 45), (42, 52, 45)):
+        assert dice(clicked(ct, index), lesion) >= 0.85
+
+
+def test_a_node_in_fat():
+    lesion = ball((45, 45, 45), 8.0)
+    values = np.where(lesion, 70.0, -95.0)
+    assert dice(clicked(image(values), (45, 47, 43)), lesion) >= 0.9
+
+
+def test_a_cavity_belongs_to_its_lesion():
+    lesion = ball((45, 50, 50), 14.0)
+    values = np.full(SHAPE, -850.0)
+    values[lesion] = 40.0
+    values[ball((45, 50, 50), 8.0)] = -950.0
+    assert dice(clicked(image(values), (45, 50, 61)), lesion) >= 0.85
+
+
+def test_what_cannot_be_told_apart_is_to_be_checked():
+    found = segment_from_seed(
+        image(np.full(SHAPE, 50.0)), image(np.zeros(SHAPE)).TransformIndexToPhysicalPoint((45, 45, 45))
+    )
+    assert found.confidence < 0.5
+    assert found.check is not None
+
+
+@pytest.mark.parametrize(("index", "word"), [((45, 45, 200), "outside"), ((45, 70, 70), "air"), ((2, 40, 5), "bone")])
+def test_mistaken_clicks_are_refused(index, word):
+    ct = image(chest(wall=True))
+    point = ct.TransformContinuousIndexToPhysicalPoint([float(value) for value in index[::-1]])
+    with pytest.raises(InputError, match=word):
+        segment_from_seed(ct, point)
+
+
+def test_it_can_be_stopped():
+    def stop(fraction: float, message: str) -> None:
+        raise CancelledError
+
+    ct = image(chest())
+    with pytest.raises(CancelledError):
+        segment_from_seed(ct, ct.TransformIndexToPhysicalPoint((45, 45, 45)), progress=stop)
