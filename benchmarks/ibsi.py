@@ -487,7 +487,7 @@ def rows_of(case: Case, known: Mapping[tuple[str, str], tuple[str, str]]) -> Ite
             "pyradiomics_value": shown(theirs) if column in alone else "",
             "pyradiomics_match": match,
             "pyradiomics_deviation": deviation,
-            "pyradiomics_relative_difference": shown(difference(theirs, values[column])),
+            "pyradiomics_relative_difference": shown(difference(theirs, values[column]), 3),
         }
     print(
         f"{case.phantom} {case.configuration}: {seconds:.2f} CPU s for {len(values)} values by the engine of the standard"
@@ -526,7 +526,7 @@ def ordinary_rows(image: sitk.Image, region: RegionMask, name: str) -> Iterator[
             "value": shown(values[column]),
             "pyradiomics_feature": pyradiomics_name(feature.name) or "",
             "pyradiomics_value": shown(found),
-            "pyradiomics_relative_difference": shown(difference(found, values[column])),
+            "pyradiomics_relative_difference": shown(difference(found, values[column]), 3),
         }
 
 
@@ -547,11 +547,13 @@ def difference(theirs: float | None, ours: float | None) -> float | None:
         return None
     if ours == 0:
         return 0.0 if theirs == 0 else None
-    return abs(theirs - ours) / abs(ours)
+    found = abs(theirs - ours) / abs(ours)
+    # Less than this is rounding, which differs from machine to machine.
+    return found if found > 1e-9 else 0.0
 
 
-def shown(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
+def shown(value: float | None, digits: int = 6) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
 def summary(rows: list[dict[str, str]]) -> str:
