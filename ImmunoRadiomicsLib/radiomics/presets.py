@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..resources import resource
+from .engine.wavelet import BUILT_IN, known_wavelets
 from .ibsi.settings import IbsiSettings, contradictions
 
 # A value is a truth value, a number, a word, None or a tuple of numbers, as the key demands.
@@ -193,9 +194,11 @@ def parse_preset(text: str, path: Path) -> Preset:
     import yaml
 
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        # JSON that is indented by tabs is no YAML.
+        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
+        raise InputError(f"{path}: not valid {kind}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no parameters. Start from one of the shipped presets.")
     title, rationale = _heading(text)
@@ -273,6 +276,22 @@ def _plain(settings: Settings, without: Settings | None = None) -> dict[str, Any
     }
 
 
+# How to write what people most often write as something else.
+_EXAMPLES = {"object": "; write one 'key: value' on each line below it", "array": "; write a list, such as [1, 2]"}
+
+
+def _place_of(key: object, root: dict[str, Any]) -> str | None:
+    """Say where a key belongs that stands at the wrong level of a file."""
+    sections = root["properties"]
+    for section in ("setting", "imageType", "featureClass"):
+        known = sections.get(section, {})
+        if "$ref" in known:
+            known = root["$defs"][known["$ref"].rsplit("/", 1)[1]]
+        if key in known.get("properties", {}):
+            return f"; it belongs under {section!r}."
+    return None
+
+
 def _nearest(key: object, known: dict[str, Any]) -> str:
     lower = {name.lower(): name for name in known}
     guess = difflib.get_close_matches(str(key).lower(), lower, n=1, cutoff=0.5)
@@ -307,14 +326,15 @@ def _violations(value: Any, schema: dict[str, Any], root: dict[str, Any], where:
         return
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if not any(_is_a(value, kind) for kind in kinds):
-        yield f"{at}{value!r} is not of type {' or '.join(kinds)}."
+        example = _EXAMPLES.get(kinds[0], "")
+        yield f"{at}{value!r} is not of type {' or '.join(kinds)}{example}."
         return
     if isinstance(value, dict):
         known = schema["properties"]
         for key, item in value.items():
             inner = f"{where}.{key}" if where else str(key)
             if key not in known:
-                yield f"{at}unknown key {key!r}{_nearest(key, known)}"
+                yield f"{at}unknown key {key!r}{_place_of(key, root) or _nearest(key, known)}"
             else:
                 yield from _violations(item, known[key], root, inner)
         return
@@ -344,8 +364,7 @@ def _wanted_length(schema: dict[str, Any]) -> str:
 
 def _contradictions(content: dict[str, Any]) -> Iterator[str]:
     """Yield what each key alone allows but pyradiomics would answer with missing features or a late error."""
-    import pywt
-
+    wavelets = known_wavelets()
     setting = content.get("setting") or {}
     for name, own in (content.get("imageType") or {}).items():
         merged = {**setting, **(own or {})}
@@ -354,8 +373,11 @@ def _contradictions(content: dict[str, Any]) -> Iterator[str]:
         if name in ("LBP2D", "LBP3D"):
             yield f"imageType.{name}: local binary patterns are not offered, because pyradiomics leaves them out in silence where scikit-image or trimesh is missing; remove the key."
         wavelet = merged.get("wavelet", "coif1")
-        if name == "Wavelet" and wavelet not in pywt.wavelist(kind="discrete"):
-            yield f"imageType.Wavelet.wavelet: unknown value {wavelet!r}{_nearest(wavelet, dict.fromkeys(pywt.wavelist(kind='discrete')))}"
+        if name == "Wavelet" and wavelet not in wavelets:
+            hint = _nearest(wavelet, dict.fromkeys(wavelets))
+            if len(wavelets) <= len(BUILT_IN):
+                hint = f"; without PyWavelets ('pip install PyWavelets') there are {', '.join(wavelets)}."
+            yield f"imageType.Wavelet.wavelet: unknown value {wavelet!r}{hint}"
     classes = content.get("featureClass") or {}
     if "shape2D" in classes and not setting.get("force2D"):
         yield "featureClass.shape2D: needs 'force2D: true' in setting; add it, or use the class shape."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -41,15 +42,17 @@ def test_shipped_preset_is_a_plain_parameter_file(name: str) -> None:
 
 
 def test_shipped_presets_and_their_sizes() -> None:
-    assert {name: len(load_preset(name).columns) for name in ("ct-lesion", "ct-lesion-fast", "ct-lung")} == {
+    assert {name: len(load_preset(name).columns) for name in PLAIN} == {
         "ct-lesion": 14 + 12 * 93,
         "ct-lesion-fast": 14 + 2 * 93,
         "ct-lung": 107,
+        "mr": 14 + 3 * 93,
+        "pet-suv": 107,
     }
 
 
 def test_padding_holds_ten_standard_deviations() -> None:
-    for name in ("ct-lesion", "ct-lesion-fast"):
+    for name in ("ct-lesion", "ct-lesion-fast", "mr"):
         preset = load_preset(name)
         sigma = max(max(item.settings.get("sigma", (0,))) for item in preset.image_types)
         spacing = min(preset.settings["resampledPixelSpacing"])
@@ -124,6 +127,11 @@ def test_settings_that_belong_to_the_study_are_left_out() -> None:
         ("imageType: {Wavelet: {wavelet: coif99}}", ["imageType.Wavelet.wavelet", "coif"]),
         ("imageType: {LBP2D: {}}", ["local binary patterns"]),
         ("featureClass: {shape2D: []}", ["force2D: true"]),
+        ("binWidth: 25", ["unknown key 'binWidth'", "belongs under 'setting'"]),
+        ("setting: {LoG: {sigma: [1]}}", ["setting", "unknown key 'LoG'", "belongs under 'imageType'"]),
+        ("imageType: {glcm: []}", ["belongs under 'featureClass'"]),
+        ("imageType: [Original, LoG]", ["imageType", "'key: value'"]),
+        ("imageType: {LoG: {sigma: 3}}", ["imageType.LoG.sigma", "write a list"]),
         ("just words", ["holds no parameters"]),
         ("setting: {binWidth: [", ["not valid YAML"]),
     ],
@@ -150,6 +158,21 @@ def test_json_parameter_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"setting": {"binWidth": 20}, "featureClass": {"firstorder": ["Mean"]}}))
     preset = load_preset(path)
     assert (preset.name, preset.title, preset.columns) == ("mine", "mine", ("original_firstorder_Mean",))
+
+
+def test_json_with_tabs_is_read_and_broken_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{\n\t"setting": {"binWidth": 20},\n\t"featureClass": {"firstorder": ["Mean"]}\n}')
+    assert load_preset(path).settings["binWidth"] == 20
+    path.write_text('{"setting": {"binWidth": 20}')
+    with pytest.raises(InputError, match="not valid JSON"):
+        load_preset(path)
+
+
+def test_wavelets_without_pywavelets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pywt", None)
+    assert load_preset("ct-lesion").columns
+    assert "coif1" in problems_of("imageType: {Wavelet: {wavelet: db4}}")[0]
 
 
 def test_an_empty_section_means_everything() -> None:

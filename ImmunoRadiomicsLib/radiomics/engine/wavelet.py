@@ -29,6 +29,8 @@ _LOW_PASS: dict[str, tuple[float, ...]] = {
     ),
 }
 
+BUILT_IN = tuple(_LOW_PASS)
+
 
 @dataclass(frozen=True, eq=False)
 class _Part:
@@ -43,7 +45,7 @@ def known_wavelets() -> tuple[str, ...]:
     try:
         import pywt
     except ImportError:
-        return tuple(_LOW_PASS)
+        return BUILT_IN
     return tuple(pywt.wavelist(kind="discrete"))
 
 
@@ -63,7 +65,7 @@ def filters_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         import pywt
     except ImportError as error:
         raise MissingDependencyError(
-            f"The wavelet {name} needs PyWavelets ('pip install PyWavelets'); without it there are {', '.join(_LOW_PASS)}."
+            f"The wavelet {name} needs PyWavelets ('pip install PyWavelets'); without it there are {', '.join(BUILT_IN)}."
         ) from error
     wavelet = pywt.Wavelet(name)
     return tuple(wavelet.dec_lo), tuple(wavelet.dec_hi)
