@@ -250,7 +250,7 @@ def _correlation(region: Region) -> dict[str, float]:
 
 def _inverse_distances(sizes: list[int], spacing_zyx: tuple[float, ...], kind: type) -> np.ndarray:
     """Return the inverse of the distance (1/mm) of every step around a periodic box; 0 for no step."""
-    squared = np.zeros((1, 1, 1), dtype=kind)
+    squared: np.ndarray = np.zeros((1, 1, 1), dtype=kind)
     for axis, (size, length) in enumerate(zip(sizes, spacing_zyx, strict=True)):
         steps = np.minimum(np.arange(size), size - np.arange(size)) * length
         shape = [1, 1, 1]
