@@ -31,7 +31,8 @@ class AlignmentQuality:
     ``correlation`` is the mean local (windowed) correlation of the two images, ``folding_fraction`` the share of voxels
     in the body with a non-positive Jacobian determinant, ``inverse_consistency_*`` the distance from a point carried
     there and back. ``expected_error_mm`` is an estimate of the median error inside the lungs, or inside the body where there
-    are no lungs.
+    are no lungs. ``score`` says in one number (0 to 1) how surely the scans belong together and lie on each other: below 0.5
+    something speaks against it.
     """
 
     verdict: Verdict
@@ -47,6 +48,7 @@ class AlignmentQuality:
     inverse_consistency_median_mm: float | None = None
     inverse_consistency_p95_mm: float | None = None
     maximum_displacement_mm: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from ..analysis import AlignmentQuality
 from ..errors import InputError
 from ..progress import Progress, part, silent
 from .anatomy import AIR_HU, body_of, lungs_of, quick_anatomy, value_range
-from .deform import Level, Schedule, deform
+from .deform import Level, Schedule, deform, unfold
 from .fields import field_transform, inverse_field, padded, sample_transform
 from .grids import Grid, axis_spacing, corners, covered, grid_over, reduce, sample
+from .peers import PEERS, register, why_missing
 from .quality import Measured, judge, measure, there_and_back
 from .resampling import write_transform
 from .start import AFFINE, RIGID, Linear, Scan, Start, find_start, refine
 
-ENGINES = ("auto", "local-correlation", "affine", "rigid", "user")
+ENGINES = ("auto", "local-correlation", "affine", "rigid", *PEERS, "user")
 
 _DENSITY_RANGE_HU = (-1000.0, 300.0)
 # The body is matched with a rim of this width around it, so that the skin takes part.
@@ -89,7 +90,9 @@ def align(
     fixed_mask, moving_mask
         Anatomy maps (labels of ``images.Anatomy``) on the grids of the scans; a quick map is made where they are not given.
     engine
-        ``auto`` and ``local-correlation`` (affine, then deformable), ``affine``, ``rigid``, or ``user`` (``initial`` as it is, measured).
+        ``auto`` and ``local-correlation`` (affine, then deformable; nothing to install), ``affine``, ``rigid``, or ``user`` (``initial`` as it
+        is, measured). After the same linear start also ``greedy``, ``elastix`` and ``ants``, where their Python packages are installed, and
+        inside 3D Slicer ``brains`` and ``slicer-elastix``.
     initial
         Where to start, or the user's transform: baseline to follow-up points in LPS mm.
     progress
@@ -98,7 +101,10 @@ def align(
     Raises
     ------
     InputError
-        If an image is not a scalar volume, a mask is on another grid, the engine is not known, or ``user`` comes without a transform.
+        If an image is not a scalar volume, a mask is on another grid, the engine is not known or not installed, or ``user`` comes
+        without a transform.
+    StageError
+        If an engine of others gives up.
     """
     _check(fixed, moving, fixed_mask, moving_mask, engine, initial)
     progress(0.0, "Preparing the scans")
@@ -126,6 +132,10 @@ def align(
             transform, inverse = linear.transform(), linear.inverse().transform()
             returned = np.full(grid.shape, np.nan, dtype=np.float32)
             troubles, name = (), engine
+        elif engine in PEERS:
+            transform, inverse = _by_peer(engine, fixed_side, moving_side, linear)
+            returned = np.full(grid.shape, np.nan, dtype=np.float32)
+            troubles, name = (), engine
         else:
             transform, inverse, returned, troubles = _deformed(
                 fixed_side, moving_side, linear, grid, part(progress, 0.3, 0.9)
@@ -135,9 +145,9 @@ def align(
     moved = moving_side.on(grid, transform)
     before = moving_side.on(grid, initial)
     measured = measure(fixed_scan, moved, before, transform, returned)
-    quality = judge(
-        measured, start, (*problems, *troubles), not_ct=bool(problems), deformable=name == "local-correlation"
-    )
+    # A given displacement field claims to explain what a linear map cannot, and is judged as one.
+    deformable = name in ("local-correlation", *PEERS) or (name == "user" and not transform.IsLinear())
+    quality = judge(measured, start, (*problems, *troubles), not_ct=bool(problems), deformable=deformable)
     progress(1.0, "Aligned")
     return Alignment(transform, inverse, name, quality, measured)
 
@@ -190,6 +200,8 @@ def _check(
             problems.append(f"The anatomy map of the {name} is on another grid than the CT. Resample it on the CT.")
     if engine not in ENGINES:
         problems.append(f"The alignment engine {engine!r} is not known. Choose one of: {', '.join(ENGINES)}.")
+    elif engine in PEERS and (missing := why_missing(engine)) is not None:
+        problems.append(missing)
     if engine == "user" and initial is None:
         problems.append("The alignment engine 'user' needs a transform. Give one, or choose the engine 'auto'.")
     if initial is not None and initial.GetDimension() != 3:
@@ -293,9 +305,7 @@ def _deformed(
     """Deform the linearly aligned scan; return the map, its inverse, the distances there and back on ``measured``, and troubles."""
     grid = _working_grid(fixed_side, _MOST_VOXELS)
     fixed, moved = fixed_side.on(grid), moving_side.on(grid, linear.transform())
-    rim = max(1, round(_RIM_MM / min(grid.spacing)))
-    near = ndimage.binary_dilation(fixed.body, iterations=rim) & ndimage.binary_dilation(moved.body, iterations=2 * rim)
-    weight = (near & fixed.valid & moved.valid).astype(np.float32)
+    weight = _region(fixed, moved).astype(np.float32)
     levels = [Level(fixed.values, moved.values, weight)]
     grids = [grid]
     while min(grids[-1].spacing) * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(grids[-1].size) >= 32:
@@ -317,10 +327,37 @@ def _deformed(
         found = deform(levels[-1:], schedules[-1:], part(progress, 0.7, 0.95), field)
         field, troubles = found.field, troubles + found.troubles
 
-    wide, box = padded(field, grid.coarser())
+    transform, inverse = _composed(field, grid.coarser(), linear)
+    return transform, inverse, returned, troubles
+
+
+def _by_peer(
+    engine: str, fixed_side: _Side, moving_side: _Side, linear: Linear
+) -> tuple[sitk.Transform, sitk.Transform]:
+    """Deform the linearly aligned scan with an engine of others; return the map and its inverse."""
+    grid = _working_grid(fixed_side, _MOST_VOXELS)
+    fixed, moved = fixed_side.on(grid), moving_side.on(grid, linear.transform())
+    region = grid.image(_region(fixed, moved).astype(np.uint8))
+    found = register(engine, grid.image(fixed.values), grid.image(moved.values), region)
+    nodes = grid.coarser()
+    displacement = sample_transform(found, nodes)
+    field = np.stack([displacement[..., 2 - axis] / np.float32(nodes.spacing[2 - axis]) for axis in range(3)])
+    return _composed(unfold(field), nodes, linear)
+
+
+def _region(fixed: Scan, moved: Scan) -> np.ndarray:
+    """Return where two scans on one grid may pull: near both bodies, where both have voxels."""
+    rim = max(1, round(_RIM_MM / min(fixed.grid.spacing)))
+    near = ndimage.binary_dilation(fixed.body, iterations=rim) & ndimage.binary_dilation(moved.body, iterations=2 * rim)
+    return near & fixed.valid & moved.valid
+
+
+def _composed(field: np.ndarray, nodes: Grid, linear: Linear) -> tuple[sitk.Transform, sitk.Transform]:
+    """Return the map of a field on its nodes followed by a linear map, and its inverse."""
+    wide, box = padded(field, nodes)
     transform = sitk.CompositeTransform([linear.transform(), field_transform(wide, box)])
     inverse = sitk.CompositeTransform([field_transform(inverse_field(wide), box), linear.inverse().transform()])
-    return transform, inverse, returned, troubles
+    return transform, inverse
 
 
 def _between_grids(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray:

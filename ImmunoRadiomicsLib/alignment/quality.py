@@ -119,12 +119,14 @@ _CORRELATION_FAILED = 0.65
 _LUNG_CORRELATION_GOOD = 0.75
 _LUNG_CORRELATION_FAILED = 0.65
 _LINEAR_CORRELATION_FAILED = 0.45
-_MISMATCH_THERE_AND_BACK_MM = 2.5
+_MISMATCH_THERE_AND_BACK_MM = 1.5
 _LUNG_DICE_FAILED = 0.60
 _BODY_DICE_FAILED = 0.80
 _OVERLAP_FAILED = 0.25
 _FOLDING_FAILED = 0.01
 _TURNED_OVER_MARGIN = 0.02
+_TURNED_OVER_SCALE = 0.1
+_SCORE_STEEPNESS = 6.0
 _ERROR_GOOD_MM, _ERROR_FAILED_MM = 2.5, 5.0
 _ERROR_FACTOR = 1.1
 
@@ -188,4 +190,32 @@ def judge(
     elif error is not None and error > _ERROR_GOOD_MM:
         doubts.append(f"the expected error is {error:.1f} mm")
     verdict: Verdict = "failed" if failed else "usable" if doubts else "good"
-    return replace(quality, verdict=verdict, reasons=(*failed, *doubts), expected_error_mm=error)
+    score = 0.0 if not_ct else _score(measured, start, error, deformable)
+    return replace(quality, verdict=verdict, reasons=(*failed, *doubts), expected_error_mm=error, score=score)
+
+
+def _score(measured: Measured, start: Start | None, error_mm: float | None, deformable: bool) -> float:
+    """Return how surely the scans lie on each other (0 to 1): the figure that speaks most against it decides.
+
+    Each figure is put on a scale on which it is 0 at the limit where the alignment fails and 1 where it could not be better; the smallest
+    goes through a logistic curve, so that no two alignments of different quality share a score.
+    """
+    quality = measured.quality
+    if quality.correlation is None:
+        return 0.0
+    least = _CORRELATION_FAILED if deformable else _LINEAR_CORRELATION_FAILED
+    margins = [
+        (quality.correlation - least) / (1.0 - least),
+        (measured.overlap - _OVERLAP_FAILED) / (1.0 - _OVERLAP_FAILED),
+    ]
+    if deformable and quality.lung_correlation is not None:
+        margins.append((quality.lung_correlation - _LUNG_CORRELATION_FAILED) / (1.0 - _LUNG_CORRELATION_FAILED))
+    if quality.body_dice is not None:
+        margins.append((quality.body_dice - _BODY_DICE_FAILED) / (1.0 - _BODY_DICE_FAILED))
+    if quality.folding_fraction is not None:
+        margins.append(1.0 - quality.folding_fraction / _FOLDING_FAILED)
+    if error_mm is not None:
+        margins.append(1.0 - error_mm / _ERROR_FAILED_MM)
+    if start is not None:
+        margins.append((start.score - start.turned_over_score + _TURNED_OVER_MARGIN) / _TURNED_OVER_SCALE)
+    return float(1.0 / (1.0 + np.exp(-_SCORE_STEEPNESS * min(margins))))

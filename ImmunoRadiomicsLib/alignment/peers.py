@@ -1,0 +1,209 @@
+"""Deformable engines of others behind the same function: Python packages that may be installed, and modules of 3D Slicer.
+
+Each is given two scans on one grid along the patient axes, the follow-up already laid on the baseline linearly, and returns a transform from
+baseline to follow-up points. None of them is needed: each is imported only when asked for.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import StageError
+
+_GREEDY = "-d 3 -i fixed moving -gm region -ia-identity -m NCC 2x2x2 -n 100x60x30 -s 1.5vox 0.7vox -o warp"
+_ELASTIX_ITERATIONS = 500
+_ELASTIX_NODES_MM = 10
+_BRAINS_NODES_MM = 15.0
+
+Register = Callable[[sitk.Image, sitk.Image, sitk.Image], sitk.Transform]
+
+
+def register(engine: str, fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    """Deform ``moving`` onto ``fixed`` with one of ``PEERS``.
+
+    Parameters
+    ----------
+    fixed, moving
+        Densities on one grid with the identity as direction.
+    region
+        Where the images may pull, not 0, on the same grid.
+
+    Returns
+    -------
+    SimpleITK.Transform
+        From points of ``fixed`` to points of ``moving``, LPS mm.
+
+    Raises
+    ------
+    StageError
+        If the engine gives up.
+    """
+    try:
+        return PEERS[engine].run(fixed, moving, region)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StageError(f"The alignment engine {engine!r} gave up: {error}. Choose the engine 'auto'.") from error
+
+
+def why_missing(engine: str) -> str | None:
+    """Return why an engine of ``PEERS`` cannot be used here and what to do about it; None where it can."""
+    peer = PEERS[engine]
+    if peer.distribution:
+        try:
+            version(peer.distribution)
+        except PackageNotFoundError:
+            return (
+                f"The alignment engine {engine!r} is not installed. "
+                f"Run 'pip install {peer.distribution}', or choose the engine 'auto'."
+            )
+        return None
+    slicer = _slicer()
+    if slicer is not None and hasattr(getattr(slicer, "modules", None), peer.module):
+        return None
+    install = f" with the extension {peer.extension}" if peer.extension else ""
+    return f"The alignment engine {engine!r} works inside 3D Slicer{install} only. Run it there, or choose the engine 'auto'."
+
+
+def _slicer() -> ModuleType | None:
+    try:
+        return import_module("slicer")
+    except ImportError:
+        return None
+
+
+def _greedy(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    greedy = import_module("picsl_greedy").Greedy3D()
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    weight = sitk.Cast(region != 0, sitk.sitkFloat32)
+    greedy.execute(f"{_GREEDY} -threads {threads}", fixed=fixed, moving=moving, region=weight, warp=None)
+    return sitk.DisplacementFieldTransform(sitk.Cast(greedy["warp"], sitk.sitkVectorFloat64))
+
+
+def _elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    itk: Any = import_module("itk")
+
+    def image(source: sitk.Image) -> Any:
+        result = itk.image_from_array(np.ascontiguousarray(sitk.GetArrayFromImage(source)))
+        result.SetSpacing(source.GetSpacing())
+        result.SetOrigin(source.GetOrigin())
+        return result
+
+    parameters = itk.ParameterObject.New()
+    plan = parameters.GetDefaultParameterMap("bspline", 4)
+    plan["MaximumNumberOfIterations"] = [str(_ELASTIX_ITERATIONS)]
+    plan["FinalGridSpacingInPhysicalUnits"] = [str(_ELASTIX_NODES_MM)]
+    parameters.AddParameterMap(plan)
+    target, source = image(fixed), image(moving)
+    _, found = itk.elastix_registration_method(
+        target,
+        source,
+        parameter_object=parameters,
+        fixed_mask=image(sitk.Cast(region != 0, sitk.sitkUInt8)),
+        log_to_console=False,
+    )
+    vectors = itk.array_from_image(itk.transformix_deformation_field(source, found))
+    field = sitk.GetImageFromArray(vectors.astype(np.float64), isVector=True)
+    field.CopyInformation(fixed)
+    return sitk.DisplacementFieldTransform(field)
+
+
+def _ants(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    ants: Any = import_module("ants")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        images = {"fixed": fixed, "moving": moving, "region": sitk.Cast(region != 0, sitk.sitkFloat32)}
+        for name, image in images.items():
+            paths[name] = str(Path(folder) / f"{name}.nii.gz")
+            sitk.WriteImage(image, paths[name])
+        target, source, mask = (ants.image_read(paths[name]) for name in images)
+        result = ants.registration(
+            target, source, type_of_transform="SyNOnly", mask=mask, outprefix=str(Path(folder) / "found")
+        )
+        warps = [path for path in result["fwdtransforms"] if path.endswith((".nii.gz", ".nii"))]
+        if not warps:
+            raise RuntimeError("it returned no displacement field")
+        return sitk.DisplacementFieldTransform(sitk.ReadImage(warps[0], sitk.sitkVectorFloat64))
+
+
+def _in_slicer(run: Callable[[Any, Any, Any, Any, Any], None], *images: sitk.Image) -> sitk.Transform:
+    """Push the images to the scene, run a module on their nodes, take its transform back, and remove what was made."""
+    slicer: Any = import_module("slicer")
+    utilities: Any = import_module("sitkUtils")
+    nodes = []
+    try:
+        for image, kind in zip(images, ("ScalarVolume", "ScalarVolume", "LabelMapVolume"), strict=True):
+            nodes.append(utilities.PushVolumeToSlicer(image, className=f"vtkMRML{kind}Node"))
+        output = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        nodes.append(output)
+        run(slicer, *nodes)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "found.h5"
+            if not slicer.util.saveNode(output, str(path)):
+                raise RuntimeError("its transform could not be saved")
+            return sitk.ReadTransform(str(path))
+    finally:
+        for node in nodes:
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def _brains(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    extent = [length * step for length, step in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)]
+    nodes = ",".join(str(max(3, round(length / _BRAINS_NODES_MM))) for length in extent)
+
+    def run(slicer: Any, target: Any, source: Any, mask: Any, output: Any) -> None:
+        parameters = {
+            "fixedVolume": target.GetID(),
+            "movingVolume": source.GetID(),
+            "fixedBinaryVolume": mask.GetID(),
+            "movingBinaryVolume": mask.GetID(),
+            "maskProcessingMode": "ROI",
+            "bsplineTransform": output.GetID(),
+            "useBSpline": True,
+            "initializeTransformMode": "Off",
+            "splineGridSize": nodes,
+            "costMetric": "MMI",
+        }
+        found = slicer.cli.runSync(slicer.modules.brainsfit, None, parameters)
+        failed = found.GetStatus() & found.ErrorsMask
+        message = found.GetErrorText()
+        slicer.mrmlScene.RemoveNode(found)
+        if failed:
+            raise RuntimeError(message)
+
+    return _in_slicer(run, fixed, moving, sitk.Cast(region != 0, sitk.sitkUInt8))
+
+
+def _slicer_elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    def run(slicer: Any, target: Any, source: Any, mask: Any, output: Any) -> None:
+        logic = import_module("Elastix").ElastixLogic()
+        logic.registerVolumes(target, source, outputTransformNode=output, fixedVolumeMaskNode=mask)
+
+    return _in_slicer(run, fixed, moving, sitk.Cast(region != 0, sitk.sitkUInt8))
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """What runs an engine, and the Python distribution or else the module of Slicer (`slicer.modules`) that it needs."""
+
+    run: Register
+    distribution: str = ""
+    module: str = ""
+    extension: str = ""
+
+
+PEERS = {
+    "greedy": _Peer(_greedy, distribution="picsl_greedy"),
+    "elastix": _Peer(_elastix, distribution="itk-elastix"),
+    "ants": _Peer(_ants, distribution="antspyx"),
+    "brains": _Peer(_brains, module="brainsfit"),
+    "slicer-elastix": _Peer(_slicer_elastix, module="elastix", extension="SlicerElastix"),
+}
