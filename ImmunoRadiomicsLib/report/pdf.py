@@ -155,7 +155,8 @@ class _Writer:
         canvas.line(_MARGIN, height - _MARGIN + 2, width - _MARGIN, height - _MARGIN + 2)
         canvas.setFont(_FONT, 7)
         canvas.setFillGray(_SOFT)
-        canvas.drawString(_MARGIN, _MARGIN - 10, self.plain(f"Patient {self.analysis.patient}")[:60])
+        name = self.analysis.patient if len(self.analysis.patient) <= 20 else f"{self.analysis.patient[:18]}…"
+        canvas.drawString(_MARGIN, _MARGIN - 10, self.plain(f"Patient {name}"))
         made = f"{self.analysis.provenance.software} {self.analysis.provenance.version}, {self.analysis.provenance.created}"
         canvas.drawCentredString(width / 2, _MARGIN - 10, self.plain(made))
 
@@ -315,20 +316,24 @@ class _Writer:
                     self.marked(f"{self.bold(flag.flag.capitalize())}<br/>{self.safe(flag.question)}", "cell"),
                     self.marked(f"{self.bold(flag.level)}<br/>{self.safe(said)}", "cell"),
                     _drawing(self.width * 0.19, 30, self._probability(flag)),
-                    self.marked(f"{self.bold(flag.applicability)}. {self.safe(sentence(flag.reason))}", "cell"),
+                    self.marked(self.bold(flag.applicability), "cell"),
                 )
             )
         parts: list[Flowable] = [
-            self.heading("The three flags"),
             KeepTogether(
                 [
-                    self.table(("Question", "Answer", "0 to 100 %", "Does it apply?"), rows, (2.1, 1.5, 1.5, 2.4)),
+                    self.heading("The three flags"),
+                    self.table(("Question", "Answer", "0 to 100 %", "Does it apply?"), rows, (3, 1.7, 1.6, 1.1)),
                     self.text(
                         "Bar: 90 % interval; disc: probability; diamond: prior, before this patient's evidence.",
                         "small",
                     ),
                 ]
-            ),
+            )
+        ]
+        parts += [
+            self.marked(f"{self.bold(flag.flag.capitalize())}: {self.safe(sentence(flag.reason))}", "item")
+            for flag in self.analysis.flags
         ]
         for flag in self.analysis.flags:
             used = [item for item in flag.evidence if item.use == "used"]
