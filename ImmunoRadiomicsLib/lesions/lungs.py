@@ -35,7 +35,8 @@ from .names import is_airway, lung_part
 
 WORK_MM = 2.5
 AIR_HU = -400.0
-BORDER_HU = -320.0
+BORDER_HU = -375.0
+"""The middle between aerated lung (about -800) and soft tissue (50): where a blurred border lies whatever the size of the voxels."""
 LUNG_TOP_HU = -500.0
 CLOSE_MM = 8.0
 
@@ -306,6 +307,10 @@ class _Finder:
         steps = max(1, round(12.0 / max(self.spacing)))
         near = ndimage.binary_dilation(lungs, ndimage.generate_binary_structure(3, 1), iterations=steps)
         near[-1] = True
+        # A sheet one voxel thick is the blurred border of something else.
+        thick = np.zeros(number + 1, dtype=bool)
+        for label, span in enumerate(ndimage.find_objects(labels), start=1):
+            thick[label] = min(side.stop - side.start for side in span[1:]) >= 2
         index = np.arange(number + 1)
         counts = np.bincount(labels.ravel(), minlength=number + 1)
         density = ndimage.median(self.values, labels, index)
@@ -313,6 +318,7 @@ class _Finder:
         # Larger pieces have been judged already, by what they hold and by what surrounds them.
         keep = (
             touching
+            & thick
             & (counts * self.voxel_ml >= 0.5)
             & (counts * self.voxel_ml <= 6.0)
             & (density > self.gas_hu)

@@ -46,8 +46,8 @@ def test_an_abdomen_has_its_lung_bases_but_no_bowel_gas():
     truth = np.zeros(ct.GetSize()[::-1], dtype=bool)
     truth[-classes.shape[0] :] = (classes >= 10) & (classes <= 14)
     lungs = np.isin(labels_of(ct), LUNG_LABELS)
-    # 116 ml at 3 mm are mostly border voxels: the best threshold inside the true mask reaches 0.965.
-    assert dice(lungs, truth) >= 0.90
+    # 116 ml at 3 mm are mostly border voxels: the best threshold, looked for near the true mask, reaches 0.968.
+    assert dice(lungs, truth) >= 0.95
     assert lungs[:95].sum() == 0
 
 
