@@ -18,6 +18,7 @@ from ..progress import Progress, silent
 from ..study import TIMEPOINT_FILES, parse_study
 from ..workspace import code_fingerprint, fingerprint, lock
 from .listing import Cohort, read_cohort
+from .memory import available_bytes, jobs_that_fit
 from .page import write_page
 from .pool import DaskPool, LocalPool, WorkerDiedError
 from .tables import write_parquet, write_tables
@@ -98,14 +99,21 @@ def run(
                 open_tasks.append(task)
         taken_over = len(outcomes)
         progress(taken_over / len(tasks), f"cohort: {taken_over} of {len(tasks)} patients are there already")
+        notes = []
         pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome]
-        pool = LocalPool(jobs) if client is None else DaskPool(client)
+        if client is None:
+            fitting = min(jobs, jobs_that_fit([task.patient for task in open_tasks], available_bytes()))
+            if fitting < jobs:
+                notes.append(f"The memory suffices for {fitting} of {jobs} jobs with the largest patients of the list.")
+                progress(taken_over / len(tasks), f"cohort: {notes[-1]}")
+            pool = LocalPool(fitting)
+        else:
+            pool = DaskPool(client)
         for outcome in _outcomes(pool, open_tasks, presets):
             outcomes[outcome.patient] = outcome
             progress(0.98 * len(outcomes) / len(tasks), f"cohort: {_line(outcome, outcomes, len(tasks))}")
         progress(0.98, "tables: joining the patients")
         finished = write_tables(cohort, outcomes, out)
-        notes = []
         try:
             write_parquet(out / "features.parquet", finished)
         except ImportError:

@@ -13,12 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from cohort_work import always_die, square, square_unless_first
 from factories import example_analysis
 
 from ImmunoRadiomicsLib import radiomics, report
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run
+from ImmunoRadiomicsLib.cohort.listing import CohortPatient
+from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
 from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
 from ImmunoRadiomicsLib.cohort.run import _signature
 from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
@@ -99,7 +102,9 @@ def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = (
         "from cohort_work import write_pid_and_sleep\n"
-        "from ImmunoRadiomicsLib.cohort.pool import LocalPool\n"
+        "from ImmunoRadiomicsLib.cohort.listing import CohortPatient
+from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
+from ImmunoRadiomicsLib.cohort.pool import LocalPool\n"
         "if __name__ == '__main__':\n"
         f"    list(LocalPool(1).results(write_pid_and_sleep, [{str(pid_file)!r}]))\n"
     )
@@ -150,6 +155,22 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Ca
     assert main(arguments) == 2
     assert "--scheduler nonsense" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_jobs_are_as_many_as_the_memory_holds(tmp_path: Path) -> None:
+    for name in ("a.nrrd", "b.nrrd"):
+        sitk.WriteImage(sitk.Image([100, 100, 50], sitk.sitkInt16), tmp_path / name)
+    (tmp_path / "study.yaml").write_text(
+        "patient: x\ntimepoints:\n- {name: baseline, date: 2024-01-01, ct: a.nrrd}\n"
+        "- {name: followup-1, date: 2024-03-01, ct: b.nrrd}\n"
+    )
+    patients = [CohortPatient(name, tmp_path / "study.yaml") for name in "ABC"]
+    need = (400 << 20) + 16 * 2 * 500_000
+    assert jobs_that_fit(patients, None) == 3
+    assert jobs_that_fit(patients, 10 * need) == 3
+    assert jobs_that_fit(patients, int(2.01 * need / 0.8)) == 2
+    assert jobs_that_fit(patients, need // 2) == 1
+    assert (available_bytes() or 1 << 30) > 100 << 20
 
 
 # Patients and tables
@@ -305,7 +326,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
 ) -> None:
     import errno
 
-    from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
+    from ImmunoRadiomicsLib.cohort.listing import CohortPatient
+from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
+from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
     from ImmunoRadiomicsLib.cohort.work import Outcome
 
     out = tmp_path / "out"

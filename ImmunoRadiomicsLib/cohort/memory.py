@@ -1,0 +1,70 @@
+"""How many patients fit into the memory of this machine at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..study import parse_study
+from .listing import CohortPatient
+
+# The peak of the full-size demo, three scans of 512x512x300, is 3.3 GiB: 15 bytes for each voxel of its scans.
+_BYTES_PER_VOXEL = 16
+_BYTES_OF_A_WORKER = 400 << 20
+_BYTES_PER_DICOM_VOXEL = 2
+# What other programs and the driver may still want.
+_SHARE = 0.8
+
+
+def available_bytes() -> int | None:
+    """Return the memory that can still be had on this machine; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def jobs_that_fit(patients: Sequence[CohortPatient], memory_bytes: int | None) -> int:
+    """Return how many of the largest patients can be worked on at once, at least one."""
+    if memory_bytes is None or not patients:
+        return max(1, len(patients))
+    needs = sorted((_needed_bytes(patient) for patient in patients), reverse=True)
+    room, jobs = _SHARE * memory_bytes, 0
+    for need in needs:
+        room -= need
+        if room < 0:
+            break
+        jobs += 1
+    return max(1, jobs)
+
+
+def _needed_bytes(patient: CohortPatient) -> int:
+    """Estimate the peak from the headers of the scans, or from the size of a DICOM folder."""
+    if patient.source.is_dir():
+        size = sum(path.stat().st_size for path in patient.source.rglob("*") if path.is_file())
+        return _BYTES_OF_A_WORKER + _BYTES_PER_VOXEL * size // _BYTES_PER_DICOM_VOXEL
+    study, _ = parse_study(patient.source)
+    return _BYTES_OF_A_WORKER + _BYTES_PER_VOXEL * sum(_voxels(item.ct) for item in (study.timepoints if study else ()))
+
+
+def _voxels(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0  # the patient will fail with the reason
+    count = 1
+    for size in reader.GetSize():
+        count *= size
+    return count
