@@ -102,9 +102,7 @@ def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = (
         "from cohort_work import write_pid_and_sleep\n"
-        "from ImmunoRadiomicsLib.cohort.listing import CohortPatient
-from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
-from ImmunoRadiomicsLib.cohort.pool import LocalPool\n"
+        "from ImmunoRadiomicsLib.cohort.pool import LocalPool\n"
         "if __name__ == '__main__':\n"
         f"    list(LocalPool(1).results(write_pid_and_sleep, [{str(pid_file)!r}]))\n"
     )
@@ -326,9 +324,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
 ) -> None:
     import errno
 
-    from ImmunoRadiomicsLib.cohort.listing import CohortPatient
-from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
-from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
+    from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
     from ImmunoRadiomicsLib.cohort.work import Outcome
 
     out = tmp_path / "out"
