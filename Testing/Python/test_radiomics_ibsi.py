@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -250,6 +251,16 @@ def test_spatial_correlation_over_all_pairs(spacing: tuple[float, float, float])
     assert found["morph_geary_c"] == pytest.approx(geary, rel=1e-9)
 
 
+def test_spatial_correlation_of_a_large_box_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = whole((20, 21, 22), seed=7, spacing=(2.5, 0.7, 0.9))
+    expected = morphology(prepared)
+    monkeypatch.setattr("ImmunoRadiomicsLib.radiomics.ibsi.morphology._DOUBLE_PRECISION_VOXELS", 0)
+    found = morphology(prepared)
+    for name in ("morph_moran_i", "morph_geary_c"):
+        assert found[name] != expected[name]
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+
+
 def test_peaks_by_brute_force() -> None:
     prepared = whole((8, 9, 10), spacing=(3.0, 2.0, 2.5))
     places = np.indices(prepared.values.shape).reshape(3, -1).T * np.array(prepared.spacing_zyx)
@@ -424,6 +435,16 @@ def test_reasons() -> None:
     features = extract({"baseline": image}, [region(mask & False), region(speck)], load_preset("ibsi-c"))
     assert features[0].reason == "the region is empty"
     assert features[0].values == {}
+
+
+def test_pyradiomics_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = ct()
+    mask = region(ball(image, (20, 30, 28), 7))
+    expected = extract({"baseline": image}, [mask], load_preset("ibsi-c"))[0]
+    for name in ("radiomics", "pywt"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found = extract({"baseline": image}, [mask], load_preset("ibsi-c"))[0]
+    assert found.values == expected.values
 
 
 def test_values_do_not_depend_on_the_place_in_the_image() -> None:
