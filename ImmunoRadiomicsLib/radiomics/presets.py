@@ -136,7 +136,17 @@ class Preset:
         return self.to_pyradiomics() if self.ibsi is None else {"engine": "ibsi", **self.ibsi.to_mapping()}
 
     def to_pyradiomics(self) -> dict[str, dict[str, Any]]:
-        """Return the parameters as ``radiomics.featureextractor.RadiomicsFeatureExtractor`` takes them."""
+        """Return the parameters as ``radiomics.featureextractor.RadiomicsFeatureExtractor`` takes them.
+
+        Raises
+        ------
+        InputError
+            If the preset asks for the features of the image biomarker standard.
+        """
+        if self.ibsi is not None:
+            raise InputError(
+                f"{self.name}: pyradiomics does not offer what this preset asks for; use ct-lesion instead."
+            )
         return {
             "imageType": {item.name: _plain(item.settings, without=self.settings) for item in self.image_types},
             "featureClass": {name: list(features) for name, features in self.classes},

@@ -50,6 +50,11 @@ def test_shipped(name: str) -> None:
     )
 
 
+def test_pyradiomics_is_not_offered_what_it_does_not_know() -> None:
+    with pytest.raises(InputError, match="ibsi-d: pyradiomics does not offer"):
+        load_preset("ibsi-d").to_pyradiomics()
+
+
 def test_shipped_presets_differ() -> None:
     assert set(SHIPPED) <= set(preset_names())
     assert len({load_preset(name).sha256 for name in preset_names()}) == len(preset_names())
