@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import slicer
 
-if TYPE_CHECKING:
-    from .Timepoints import TimepointRow
+from .Timepoints import TimepointRow, readRows
 
 
 def nodesOf(className: str) -> list[Any]:
@@ -21,6 +20,11 @@ def patientNodes() -> list[Any]:
     """Return the nodes that hold the choices for one patient each."""
     nodes = nodesOf("vtkMRMLScriptedModuleNode")
     return [node for node in nodes if node.GetAttribute("ModuleName") == "ImmunoRadiomics"]
+
+
+def isBlank(patientNode: Any) -> bool:
+    """Say whether nobody has said anything about a patient yet."""
+    return not (patientNode.GetParameter("patient") or "").strip() and not readRows(patientNode)
 
 
 def segmentationOf(volume: Any) -> Any:

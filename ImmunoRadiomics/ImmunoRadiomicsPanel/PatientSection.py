@@ -99,7 +99,7 @@ class PatientSection(Section):
         ensurePackages()
         parameters = makeVirtualPatient(logic=self.logic)
         if parameters is not None:
-            self.panel.setParameterNode(parameters)
+            self.panel.showInstead(parameters)
             showVolume(readRows(parameters.parameterNode)[0].volume)
 
     # DICOM
@@ -143,9 +143,3 @@ class PatientSection(Section):
             rows = proposeRoles(self.logic.rowsOf(volumes), date(parameters.treatmentStart))
             writeRows(parameters.parameterNode, rows)
         showVolume(volumes[0])
-
-
-def showVolume(volume: Any) -> None:
-    """Show a volume in the slice views, where there are any."""
-    if slicer.app.layoutManager() is not None:
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)

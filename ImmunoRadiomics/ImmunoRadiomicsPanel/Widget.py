@@ -22,7 +22,7 @@ from .EngineProcess import EngineProgress, EngineRun
 from .Jobs import CancelledWork, Job, Work
 from .LesionsSection import LesionsSection
 from .Logic import EngineError, ImmunoRadiomicsLogic
-from .Nodes import patientNodes, segmentNames
+from .Nodes import isBlank, patientNodes, segmentNames
 from .ParameterNode import ImmunoRadiomicsParameterNode
 from .PatientSection import PatientSection
 from .ResultsSection import ResultsSection
@@ -131,8 +131,21 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
         """Show the patients of a scene that was opened, every scan where it was acquired."""
         takeAllBack()
-        if self.parent.isEntered:
+        if not self.parent.isEntered:
+            return
+        shown = self.parameters.parameterNode if self.parameters is not None else None
+        opened = [node for node in patientNodes() if node is not shown and not isBlank(node)]
+        if opened and self.work is None and (shown is None or isBlank(shown)):
+            self.showInstead(ImmunoRadiomicsParameterNode(opened[0]))
+        else:
             self.initializeParameterNode()
+
+    def showInstead(self, parameters: ImmunoRadiomicsParameterNode) -> None:
+        """Show a patient that has come into the scene; blank ones were only there to be filled in, and go."""
+        self.setParameterNode(parameters)
+        for node in patientNodes():
+            if node is not parameters.parameterNode and isBlank(node):
+                slicer.mrmlScene.RemoveNode(node)
 
     def initializeParameterNode(self) -> None:
         """Show the selected patient, or the first of the scene, or a new one."""
@@ -199,7 +212,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showLater(self, parameters: ImmunoRadiomicsParameterNode) -> None:
         """Show another patient once the work that has brought it is over."""
-        qt.QTimer.singleShot(0, lambda: self.setParameterNode(parameters))
+        qt.QTimer.singleShot(0, lambda: self.showInstead(parameters))
 
     def showError(self, message: str, log: str = "") -> None:
         """Show what went wrong; the end of the engine's log is behind the details."""
