@@ -147,7 +147,14 @@ def align(
     measured = measure(fixed_scan, moved, before, transform, returned)
     # A given displacement field claims to explain what a linear map cannot, and is judged as one.
     deformable = name in ("local-correlation", *PEERS) or (name == "user" and not transform.IsLinear())
-    quality = judge(measured, start, (*problems, *troubles), not_ct=bool(problems), deformable=deformable)
+    quality = judge(
+        measured,
+        start,
+        (*problems, *troubles),
+        not_ct=bool(problems),
+        deformable=deformable,
+        two_ways=name == "local-correlation",
+    )
     progress(1.0, "Aligned")
     return Alignment(transform, inverse, name, quality, measured)
 

@@ -145,11 +145,20 @@ def expected_error_mm(quality: AlignmentQuality) -> float | None:
 
 
 def judge(
-    measured: Measured, start: Start | None, problems: tuple[str, ...], *, not_ct: bool, deformable: bool
+    measured: Measured,
+    start: Start | None,
+    problems: tuple[str, ...],
+    *,
+    not_ct: bool,
+    deformable: bool,
+    two_ways: bool,
 ) -> AlignmentQuality:
-    """Give the verdict and its reasons in plain words; ``problems`` are those known before the measurement."""
+    """Give the verdict and its reasons in plain words; ``problems`` are those known before the measurement.
+
+    ``two_ways``: the way back was found on its own, so that the distance there and back says something about the error.
+    """
     quality = measured.quality
-    error = expected_error_mm(quality) if deformable else None
+    error = expected_error_mm(quality) if two_ways else None
     failed = list(problems) if not_ct else []
     doubts = [] if not_ct else list(problems)
 
@@ -158,7 +167,7 @@ def judge(
     if measured.overlap < _OVERLAP_FAILED:
         failed.append(f"the scans share only {100 * measured.overlap:.0f} % of the body")
     if (correlation := quality.correlation) is not None:
-        back = quality.inverse_consistency_median_mm if deformable else None
+        back = quality.inverse_consistency_median_mm if two_ways else None
         contradicts = back is not None and back > _MISMATCH_THERE_AND_BACK_MM
         least = _CORRELATION_FAILED if deformable else _LINEAR_CORRELATION_FAILED
         if correlation < least or (deformable and correlation < _CORRELATION_GOOD and contradicts):

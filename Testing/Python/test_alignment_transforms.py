@@ -75,6 +75,98 @@ def test_deformations_invert(seed, turn, shift):
     assert np.abs(invert_points(there, forward, inverse) - points).max() < 1e-3
 
 
+directions = st.tuples(turns, st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3))
+
+
+def on_any_grid(seed: int, direction: np.ndarray) -> sitk.Transform:
+    """A linear map after a displacement field whose grid has oblique or reversed axes."""
+    wide, box = padded(smooth_field(seed, 2.0), GRID)
+    vectors = np.moveaxis(wide[::-1], 0, -1).astype(np.float64) * box.spacing
+    field = sitk.GetImageFromArray(vectors, isVector=True)
+    field.SetSpacing(box.spacing)
+    field.SetDirection(direction.ravel().tolist())
+    middle = np.array(box.spacing) * (np.array(box.size) - 1) / 2.0
+    field.SetOrigin((box.centre - direction @ middle).tolist())
+    linear = Linear(rotation(np.array([0.1, -0.2, 0.3])), np.array([5.0, -70.0, 40.0]))
+    return sitk.CompositeTransform([linear.transform(), sitk.DisplacementFieldTransform(field)])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), directions)
+def test_points_are_carried_back_exactly_on_grids_of_any_direction(seed, direction):
+    turn, signs = direction
+    transform = on_any_grid(seed, rotation(np.array(turn)) @ np.diag(signs))
+    points = points_in_grid(seed, 60)
+    there = transform_points(points, transform)
+    back = invert_points(there, transform)
+    assert np.abs(transform_points(back, transform) - there).max() < 1e-4
+    assert np.abs(back - points).max() < 1e-3
+    np.testing.assert_allclose(invert_points(there[0], transform), back[0], atol=1e-3)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 1000), directions)
+def test_composed_transforms_invert_in_the_other_order(seed, direction):
+    turn, signs = direction
+    first = on_any_grid(seed, rotation(np.array(turn)) @ np.diag(signs))
+    second, _ = deformable(seed + 1, Linear(rotation(np.array(turn)), np.array([-4.0, 60.0, -35.0])))
+    both = sitk.CompositeTransform([second, first])
+    points = points_in_grid(seed, 40)
+    there = transform_points(points, both)
+    np.testing.assert_allclose(there, transform_points(transform_points(points, first), second), atol=1e-6)
+    np.testing.assert_allclose(invert_points(invert_points(there, second), first), points, atol=1e-3)
+    np.testing.assert_allclose(invert_points(there, both), points, atol=1e-3)
+
+
+def test_a_point_without_a_source_keeps_the_nearest_place():
+    flat = sitk.AffineTransform(3)
+    flat.SetMatrix((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    found = invert_points(np.array([[3.0, 4.0, 5.0]]), flat)
+    np.testing.assert_allclose(transform_points(found, flat), [[3.0, 4.0, 0.0]], atol=1e-6)
+
+
+def test_no_transform_is_the_identity():
+    points = points_in_grid(1, 5)
+    assert (transform_points(points, None) == points).all()
+    assert (invert_points(points, None) == points).all()
+    assert transform_points(np.zeros((0, 3)), sitk.TranslationTransform(3, (1.0, 2.0, 3.0))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("signs", [(1.0, 1.0, 1.0), (-1.0, -1.0, 1.0), (1.0, -1.0, -1.0)], ids=str)
+@pytest.mark.parametrize("turn", [(0.0, 0.0, 0.0), (0.2, -0.3, 0.4)], ids=["straight", "oblique"])
+def test_a_transform_node_of_mrml_keeps_the_map_and_its_inverse(tmp_path, turn, signs):
+    pytest.importorskip("slicer", reason="slicer-core is not installed")
+    from ImmunoRadiomicsLib.scene.mrml import interpolate_linearly, mrml_classes, new_scene
+
+    mrml_classes()
+    transform = on_any_grid(4, rotation(np.array(turn)) @ np.diag(signs))
+    to_ras = np.array([-1.0, -1.0, 1.0])
+    points = points_in_grid(6, 60)
+    there = transform_points(points, transform)
+
+    def read(path):
+        scene = new_scene()
+        storage = scene.AddNewNodeByClass("vtkMRMLTransformStorageNode")
+        node = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+        storage.SetFileName(str(path))
+        assert storage.ReadData(node)
+        return scene, storage, node
+
+    write_transform(transform, tmp_path / "itk.h5")
+    _scene, storage, node = read(tmp_path / "itk.h5")
+    storage.SetFileName(str(tmp_path / "mrml.h5"))
+    assert storage.WriteData(node)
+    kept = read_transform(tmp_path / "mrml.h5")
+    assert np.abs(transform_points(points, kept) - there).max() < 1e-3
+    interpolate_linearly(node.GetTransformFromParent())
+    for general, begin, end in (
+        (node.GetTransformFromParent(), points, there),
+        (node.GetTransformToParent(), there, points),
+    ):
+        carried = np.array([general.TransformPoint((point * to_ras).tolist()) for point in begin]) * to_ras
+        assert np.abs(carried - end).max() < 1e-3
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".tfm"])
 def test_files_give_back_the_same_transform(tmp_path, suffix):
     forward, _ = deformable(3, Linear(rotation(np.array([0.1, -0.2, 0.3])), np.array([5.0, -7.0, 40.0])))
