@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ..errors import InputError
-from .geometry import Stack, stacks_of, to_image
+from .geometry import Stack, to_image
 from .headers import Picture, numbers, read_dataset, text
 from .headers import integer as whole_number
 
@@ -113,6 +113,7 @@ def read_seg(picture: Picture, stack: Stack, reference: sitk.Image) -> tuple[tup
     kind = text(data, "SegmentationType").upper()
     least = 0.5 * (whole_number(data, "MaximumFractionalValue") or 255) if kind == "FRACTIONAL" else 0.5
     planes = _planes(picture, data, len(frames))
+    own = bool(referenced_instances(data) & {item.sop_uid for item in stack.pictures})
     structures, left_out = [], []
     for description in data.get("SegmentSequence") or []:
         number = whole_number(description, "SegmentNumber") or 0
@@ -127,7 +128,7 @@ def read_seg(picture: Picture, stack: Stack, reference: sitk.Image) -> tuple[tup
             left_out.append(f"segment {number} is empty")
             continue
         try:
-            mask = _placed(chosen, stack, reference)
+            mask = _placed(chosen, stack, reference, _step(data), own=own)
         except InputError as error:
             left_out.append(f"segment {number}: {error.problems[0]}")
             continue
@@ -172,6 +173,19 @@ def _planes(picture: Picture, data: Dataset, frames: int) -> list[tuple[Picture,
     return result
 
 
+def _step(data: Dataset) -> float | None:
+    """Return the stated distance of the slices of a SEG in mm, or their thickness, None where neither is given."""
+    shared = next(iter(data.get("SharedFunctionalGroupsSequence") or []), None)
+    frames = data.get("PerFrameFunctionalGroupsSequence") or []
+    for item in (shared, *frames[:1]):
+        measures = None if item is None else item.get("PixelMeasuresSequence")
+        if measures:
+            found = numbers(measures[0], "SpacingBetweenSlices", 1) or numbers(measures[0], "SliceThickness", 1)
+            if found and found[0] > 0:
+                return found[0]
+    return None
+
+
 def _segment(description: Dataset, number: int, mask: np.ndarray) -> Structure:
     def code(name: str, inside: Dataset | None = description) -> Dataset | None:
         items = None if inside is None else inside.get(name)
@@ -193,23 +207,56 @@ def _segment(description: Dataset, number: int, mask: np.ndarray) -> Structure:
     )
 
 
-def _placed(planes: Sequence[tuple[Picture, np.ndarray]], stack: Stack, reference: sitk.Image) -> np.ndarray:
-    """Return frames of a mask on the grid of the reference: slice by slice where they lie on the stack's, else resampled."""
-    on_stack = _on_slices(planes, stack)
+def _placed(
+    planes: Sequence[tuple[Picture, np.ndarray]],
+    stack: Stack,
+    reference: sitk.Image,
+    step_mm: float | None,
+    *,
+    own: bool,
+) -> np.ndarray:
+    """Return frames of a mask on the grid of the reference: slice by slice where they were drawn on the stack, else resampled.
+
+    Frames of thicker slices may lie on slices of the stack too, but stand for those between them as well.
+    """
+    same_step = own or (step_mm is not None and abs(step_mm - stack.step_mm) < 0.1 * stack.step_mm)
+    on_stack = _on_slices(planes, stack) if same_step else None
     if on_stack is not None:
         image = to_image(stack, on_stack, labels=True, outside=0.0)
-        return sitk.GetArrayFromImage(image).astype(bool)
-    by_place = {plane.position: mask for plane, mask in planes}
-    pictures = [dataclasses.replace(plane, sop_uid=str(index)) for index, (plane, _) in enumerate(planes)]
-    made, reasons = stacks_of(pictures)
-    if len(made) != 1:
-        raise InputError(
-            f"its frames lie neither on the slices of the CT nor make a volume of their own ({'; '.join(reasons)})"
+    else:
+        image = sitk.Resample(
+            _volume(planes, step_mm), reference, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor, 0.0
         )
-    voxels = np.stack([by_place[item.position] for item in made[0].pictures]).astype(np.uint8)
-    image = to_image(made[0], voxels, labels=True, outside=0.0)
-    moved = sitk.Resample(image, reference, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor, 0.0)
-    return sitk.GetArrayFromImage(moved).astype(bool)
+    return sitk.GetArrayFromImage(image).astype(bool)
+
+
+def _volume(planes: Sequence[tuple[Picture, np.ndarray]], step_mm: float | None) -> sitk.Image:
+    """Return frames as a volume of their own; slices without a frame are empty."""
+    first = planes[0][0]
+    orientation = np.asarray(first.orientation, dtype=float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    positions = np.array([plane.position for plane, _ in planes], dtype=float)
+    along = positions @ normal
+    gaps = np.diff(np.unique(along.round(3)))
+    step = step_mm or (float(gaps.min()) if len(gaps) else None)
+    if not step:
+        raise InputError("it has one frame, and the distance of slices is not given")
+    at = np.rint((along - along.min()) / step).astype(int)
+    origin = positions[int(np.argmin(along))]
+    off = positions - origin - np.outer(at * step, normal)
+    directions = np.array([plane.orientation for plane, _ in planes], dtype=float)
+    turned = bool(np.abs(directions - orientation).max() > 1e-3)
+    if turned or np.abs(off).max() > max(0.1 * step, 0.05):
+        raise InputError("its frames lie neither on the slices of the CT nor on an even grid of their own")
+    voxels = np.zeros((int(at.max()) + 1, *planes[0][1].shape), dtype=np.uint8)
+    for index, (_, mask) in zip(at, planes, strict=True):
+        voxels[index] |= mask.astype(np.uint8)
+    image = sitk.GetImageFromArray(voxels)
+    between_rows, between_columns = first.spacing_mm or (1.0, 1.0)
+    image.SetOrigin(origin.tolist())
+    image.SetSpacing((between_columns, between_rows, step))
+    image.SetDirection(np.stack([orientation[:3], orientation[3:], normal], axis=1).ravel().tolist())
+    return image
 
 
 def _on_slices(planes: Sequence[tuple[Picture, np.ndarray]], stack: Stack) -> np.ndarray | None:

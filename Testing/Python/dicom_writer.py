@@ -181,6 +181,7 @@ def segmentation(
     tracking: Mapping[str, str] | None = None,
     node: Sequence[str] = (),
     organs: Mapping[str, Any] | None = None,
+    kind: str = "BINARY",
 ) -> Dataset:
     """Make a DICOM SEG of bool arrays (slice, row, column) on a series."""
     descriptions = []
@@ -200,8 +201,8 @@ def segmentation(
         )
     return hd.seg.Segmentation(
         source_images=series.datasets,
-        pixel_array=np.stack(list(masks.values()), axis=-1).astype(np.uint8),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        pixel_array=np.stack(list(masks.values()), axis=-1).astype(float if kind == "FRACTIONAL" else np.uint8),
+        segmentation_type=kind,
         segment_descriptions=descriptions,
         series_instance_uid=generate_uid(),
         series_number=100,

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -698,3 +699,80 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     assert "no CT series could be imported" in refusal(tmp_path / "in", tmp_path / "out")
     assert main(["import", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_enhanced_multi_frame_ct(tmp_path: Path) -> None:
+    for date in (FIRST, SECOND):
+        series = ct_series(phantom(), date=date)
+        random.Random(1).shuffle(series.datasets)
+        enhanced = hd.legacy.LegacyConvertedEnhancedCTImage(
+            legacy_datasets=series.datasets,
+            series_instance_uid=generate_uid(),
+            series_number=9,
+            sop_instance_uid=generate_uid(),
+            instance_number=1,
+        )
+        (tmp_path / "in").mkdir(exist_ok=True)
+        enhanced.save_as(tmp_path / "in" / str(date))
+    import_folder(tmp_path / "in", tmp_path / "out")
+    assert_in_place(tmp_path / "out/P001/ct_baseline.nrrd", phantom())
+    study = load_study(tmp_path / "out/P001/study.yaml")
+    assert study.baseline.acquisition is not None
+    assert study.baseline.acquisition.slice_thickness_mm == 2.5
+
+
+def test_a_segmentation_is_carried_to_the_series_that_was_asked_for(tmp_path: Path) -> None:
+    first, _ = two_dates(tmp_path / "in")
+    mask = np.zeros((12, 22, 26), dtype=bool)
+    mask[3:7, 5:14, 6:19] = True
+    segmentation(first, {"T01": mask}).save_as(tmp_path / "in" / "seg")
+    finer = phantom((26, 22, 24), (0.9, 0.8, 1.25))
+    data = first.datasets[0]
+    other = save(
+        ct_series(finer, date=FIRST, frame_of_reference=data.FrameOfReferenceUID, study_uid=data.StudyInstanceUID),
+        tmp_path / "in" / "finer",
+    )
+    import_folder(tmp_path / "in", tmp_path / "out", series=[other.uid])
+    baseline = load_study(tmp_path / "out/P001/study.yaml").baseline
+    assert baseline.segmentation is not None
+    found = read_segmentation(baseline.segmentation, read_volume(baseline.ct)).array("T01")
+    # Slices of 2.5 mm lie on every second one of 1.25 mm; between two of them the nearest counts.
+    assert found[6:13:2].sum() == mask.sum()
+    assert found.sum() * 1.25 == pytest.approx(mask.sum() * 2.5, rel=0.13)
+    assert "chosen by --series" in [row["reason"] for row in rows(tmp_path / "out")]
+
+
+@pytest.mark.parametrize("kind", ["LABELMAP", "FRACTIONAL"])
+def test_other_kinds_of_segmentations(tmp_path: Path, kind: str) -> None:
+    first, _ = two_dates(tmp_path / "in")
+    mask = np.zeros((12, 22, 26), dtype=bool)
+    mask[3:7, 5:14, 6:19] = True
+    segmentation(first, {"T01": mask}, kind=kind).save_as(tmp_path / "in" / "seg")
+    import_folder(tmp_path / "in", tmp_path / "out")
+    baseline = load_study(tmp_path / "out/P001/study.yaml").baseline
+    assert baseline.segmentation is not None
+    assert np.array_equal(read_segmentation(baseline.segmentation, read_volume(baseline.ct)).array("T01"), mask)
+
+
+def test_contours_on_every_second_slice_are_joined(tmp_path: Path) -> None:
+    first, _ = two_dates(tmp_path / "in")
+    mask = np.zeros((12, 22, 26), dtype=bool)
+    mask[2:9:2, 5:14, 6:19] = True
+    rtstruct(first, {"T01": mask}).save_as(tmp_path / "in" / "rt", enforce_file_format=True)
+    import_folder(tmp_path / "in", tmp_path / "out")
+    baseline = load_study(tmp_path / "out/P001/study.yaml").baseline
+    assert baseline.segmentation is not None
+    found = read_segmentation(baseline.segmentation, read_volume(baseline.ct)).array("T01")
+    assert np.array_equal(found[2:9], np.broadcast_to(mask[2], (7, 22, 26)))
+    assert not found[[0, 1, 9, 10, 11]].any()
+
+
+def test_organs_are_no_lesions(tmp_path: Path) -> None:
+    first, _ = two_dates(tmp_path / "in")
+    mask = np.zeros((12, 22, 26), dtype=bool)
+    mask[3:7, 5:14, 6:19] = True
+    kinds = {"Heart": "ORGAN", "lung_left": "ORGAN", "T01": "GTV"}
+    rtstruct(first, dict.fromkeys(kinds, mask), kinds).save_as(tmp_path / "in" / "rt", enforce_file_format=True)
+    import_folder(tmp_path / "in", tmp_path / "out")
+    study = load_study(tmp_path / "out/P001/study.yaml")
+    assert {item.segment: item.ignore for item in study.lesions} == {"Heart": True, "T01": False}
