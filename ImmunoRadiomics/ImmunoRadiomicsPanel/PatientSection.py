@@ -16,6 +16,7 @@ from .ParameterNode import ImmunoRadiomicsParameterNode
 from .RowTables import checkedRows, fillCheckedTable
 from .Section import Section, Shown, able, tell
 from .Timepoints import proposeRoles, readRows, writeRows
+from .Views import showVolume
 from .VirtualPatient import makeVirtualPatient
 
 _MODULE = "ImmunoRadiomics"
@@ -100,7 +101,6 @@ class PatientSection(Section):
         parameters = makeVirtualPatient(logic=self.logic)
         if parameters is not None:
             self.panel.showInstead(parameters)
-            showVolume(readRows(parameters.parameterNode)[0].volume)
 
     # DICOM
 

@@ -14,6 +14,8 @@ from .Timepoints import Kind, Role, SegmentMeaning, TimepointRow, TransformUse
 
 _ROLES = tuple(Role)
 _KINDS = tuple(Kind)
+# A text field is this much wider than its text.
+_FRAME_PIXELS = 16
 _LESION_ROLES = ("", "target", "non-target")
 
 
@@ -130,6 +132,7 @@ class TimepointTable(_EditedTable):
     def _newEditors(self) -> _Editors:
         date = qt.QLineEdit()
         date.placeholderText = "YYYY-MM-DD"
+        date.setMaximumWidth(date.fontMetrics().horizontalAdvance(date.placeholderText) + _FRAME_PIXELS)
         date.connect("textChanged(QString)", self._changed)
         absent = qt.QCheckBox()
         absent.toolTip = _("Every lesion has gone at this time point.")

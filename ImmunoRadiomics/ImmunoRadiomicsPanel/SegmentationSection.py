@@ -11,10 +11,10 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .Dependencies import ensurePackages
-from .PatientSection import showVolume
 from .RowTables import SegmentTable
 from .Section import Section, Shown, able, fillCombo, tell
 from .Timepoints import Role, SegmentMeaning, TimepointRow, readMeanings, readRows, writeMeanings, writeRows
+from .Views import showVolume
 
 
 class SegmentationSection(Section, VTKObservationMixin):

@@ -25,6 +25,12 @@ def viewNodes(view: str) -> tuple[Any, Any]:
     return composite, sliceNode
 
 
+def showVolume(volume: Any) -> None:
+    """Show a volume in the slice views, where there are any."""
+    if slicer.app.layoutManager() is not None:
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
 def showPlace(view: str, volume: Any, place: Point | None) -> bool:
     """Show a volume alone in a slice view, axial and where it was acquired, with a place (RAS mm) in its middle."""
     composite, sliceNode = viewNodes(view)

@@ -15,7 +15,8 @@ from slicer.i18n import tr as _
 from .Jobs import CancelledWork, Job
 from .Logic import EngineError, ImmunoRadiomicsLogic
 from .ParameterNode import ImmunoRadiomicsParameterNode
-from .Timepoints import readRows
+from .Timepoints import Role, readRows
+from .Views import showVolume
 
 CATEGORY = "ImmunoRadiomics"
 SAMPLE_NAME = "ImmunoRadiomicsVirtualPatient"
@@ -93,6 +94,8 @@ def makeVirtualPatient(
             if dialog.wasCanceled:
                 job.cancel()
             time.sleep(_POLL_SECONDS)
+        rows = readRows(found[0].parameterNode)
+        showVolume(next(row.volume for row in rows if row.role is Role.BASELINE))
         return found[0]
     except CancelledWork:
         return None
