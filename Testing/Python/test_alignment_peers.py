@@ -1,0 +1,109 @@
+"""Deformable engines of others behind the same function: run where they are installed, explained where they are not."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ImmunoRadiomicsLib.alignment import ENGINES, align, invert_points, peers, transform_points
+from ImmunoRadiomicsLib.errors import InputError, StageError
+
+AMPLITUDE_MM = 6.0
+
+
+def wave(points: np.ndarray) -> np.ndarray:
+    """The known displacement (mm) of baseline points: smooth, invertible, nothing far away."""
+    fade = np.exp(-((points / 60.0) ** 2).sum(axis=1, keepdims=True))
+    return AMPLITUDE_MM * fade * np.sin(points[:, [1, 2, 0]] / 25.0 + 0.5)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[sitk.Image, sitk.Image]:
+    """A block of textured tissue, and the same after a known displacement."""
+    spacing, size = 3.0, 56
+    index = np.indices((size,) * 3).reshape(3, -1).T
+    points = (index[:, ::-1] - (size - 1) / 2) * spacing
+    rng = np.random.default_rng(3)
+    texture = ndimage.gaussian_filter(rng.standard_normal((size,) * 3), 1.5)
+    texture *= 120.0 / texture.std()
+    inside = (np.abs(points) / (66.0, 60.0, 72.0)).max(axis=1).reshape((size,) * 3) < 1.0
+    values = np.where(inside, np.clip(texture, -250.0, 250.0), -1000.0)
+
+    source = points.copy()
+    for _ in range(40):
+        source = points - wave(source)
+    places = source[:, ::-1].T / spacing + (size - 1) / 2
+    moved = ndimage.map_coordinates(values, places, order=1, mode="nearest").reshape(values.shape)
+
+    def image(array: np.ndarray) -> sitk.Image:
+        result = sitk.GetImageFromArray(array.astype(np.float32))
+        result.SetSpacing([spacing] * 3)
+        result.SetOrigin([-(size - 1) / 2 * spacing] * 3)
+        return result
+
+    return image(values), image(moved)
+
+
+def check(pair: tuple[sitk.Image, sitk.Image], engine: str) -> None:
+    points = np.random.default_rng(1).uniform(-45.0, 45.0, (400, 3))
+    found = align(*pair, engine=engine)
+    assert found.engine == engine
+    errors = np.linalg.norm(transform_points(points, found.transform) - points - wave(points), axis=1)
+    assert np.median(np.linalg.norm(wave(points), axis=1)) > 2.0
+    assert np.median(errors) < 0.8
+    back = transform_points(transform_points(points, found.transform), found.inverse)
+    assert np.median(np.linalg.norm(back - points, axis=1)) < 0.1
+    exact = invert_points(transform_points(points, found.transform), found.transform, found.inverse)
+    assert np.abs(exact - points).max() < 1e-3
+    assert found.quality.folding_fraction == 0.0
+    assert found.quality.correlation > 0.85
+    assert found.quality.score is not None
+
+
+def test_the_own_engine_finds_the_known_displacement(pair):
+    check(pair, "local-correlation")
+
+
+@pytest.mark.parametrize("engine", [name for name, peer in peers.PEERS.items() if peer.distribution])
+def test_an_installed_engine_finds_the_known_displacement(pair, engine):
+    try:
+        version(peers.PEERS[engine].distribution)
+    except PackageNotFoundError:
+        pytest.skip(f"{peers.PEERS[engine].distribution} is not installed")
+    check(pair, engine)
+
+
+def test_every_engine_is_offered():
+    assert set(peers.PEERS) < set(ENGINES)
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_remedy(pair, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(peers, "version", missing)
+    for engine, package in (("greedy", "picsl_greedy"), ("elastix", "itk-elastix"), ("ants", "antspyx")):
+        with pytest.raises(InputError, match=f"pip install {package}"):
+            align(*pair, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["brains", "slicer-elastix"])
+def test_an_engine_of_slicer_says_where_it_works(pair, engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "slicer", SimpleNamespace())
+    with pytest.raises(InputError, match=r"works inside 3D Slicer.*'auto'"):
+        align(*pair, engine=engine)
+
+
+def test_an_engine_that_gives_up_is_named(pair, monkeypatch):
+    def run(*_):
+        raise RuntimeError("no step improved")
+
+    monkeypatch.setitem(peers.PEERS, "greedy", peers._Peer(run, distribution="numpy"))
+    with pytest.raises(StageError, match=r"'greedy' gave up: no step improved"):
+        align(*pair, engine="greedy")
