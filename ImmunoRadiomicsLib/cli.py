@@ -248,6 +248,13 @@ def _add_cohort(commands: Any) -> None:
     workers = cohort.add_mutually_exclusive_group()
     workers.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes here (default: 1)")
     workers.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="an existing Dask cluster does the work")
+    cohort.add_argument(
+        "--perturbations",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="read every lesion of the baseline in N perturbed contours too, and write the stability of features",
+    )
     cohort.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
     cohort.add_argument(
         "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
@@ -273,6 +280,7 @@ def _cohort(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             client=client,
             resume=options.resume,
+            perturbations=options.perturbations,
             progress=display(options.progress, lines=True),
         )
     finally:

@@ -21,6 +21,7 @@ from .listing import Cohort, read_cohort
 from .memory import available_bytes, jobs_that_fit
 from .page import write_page
 from .pool import DaskPool, LocalPool, WorkerDiedError
+from .stability import PERTURBED_FILE, write_stability
 from .tables import write_parquet, write_tables
 from .work import FAILURE_FILE, RESULT, Outcome, Task, run_patient
 
@@ -53,6 +54,7 @@ def run(
     jobs: int = 1,
     client: Any = None,
     resume: bool = False,
+    perturbations: int = 0,
     progress: Progress = silent,
 ) -> CohortResult:
     """Analyse every patient of a cohort and write the tables of all.
@@ -72,6 +74,9 @@ def run(
         Processes on this machine.
     client
         A ``distributed.Client``: its workers do the work instead. They have to see ``out`` and the images under the same paths.
+    perturbations
+        Read the features of every lesion of the baseline in that many perturbed contours too, and write stability.csv: the
+        intraclass correlation of every feature.
     progress
         Told of every patient that has ended; may raise ``CancelledError``.
 
@@ -89,7 +94,9 @@ def run(
     presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
     out = Path(os.path.realpath(out))
     with _Held(out, resume):
-        tasks = [Task(patient, out / "patients" / patient.folder, settings) for patient in cohort.patients]
+        tasks = [
+            Task(patient, out / "patients" / patient.folder, settings, perturbations) for patient in cohort.patients
+        ]
         outcomes: dict[str, Outcome] = {}
         open_tasks = []
         for task in tasks:
@@ -120,6 +127,9 @@ def run(
             notes.append(
                 "features.parquet was not written: pip install 'immunoradiomics[cohort]' brings what it needs."
             )
+        if perturbations:
+            folders = {item.patient.patient: out / "patients" / item.patient.folder for item in finished}
+            write_stability({name: path / PERTURBED_FILE for name, path in folders.items()}, out / "stability.csv")
         write_page(cohort, outcomes, finished, out / "cohort.html")
     progress(1.0, "done")
     return CohortResult(out, tuple(outcomes[patient.patient] for patient in cohort.patients), tuple(notes))
@@ -173,7 +183,9 @@ def _signature(task: Task, presets: list[str]) -> str:
             files += [path for path in named if path is not None and path.is_file()]
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     settings = {key: value for key, value in asdict(task.settings).items() if key != "jobs"}
-    return fingerprint(code_fingerprint(), task.patient.patient, task.patient.facts, seen, settings, presets)
+    return fingerprint(
+        code_fingerprint(), task.patient.patient, task.patient.facts, seen, settings, presets, task.perturbations
+    )
 
 
 class _Held:

@@ -17,8 +17,10 @@ from ..dicom.importing import import_folder
 from ..errors import BusyError, CancelledError, ImmunoRadiomicsError, InputError
 from ..files import write_text
 from ..pipeline import Settings, analyze
+from ..radiomics import load_preset
 from ..study import Study, load_study
 from .listing import CohortPatient
+from .stability import PERTURBED_FILE, write_perturbed
 
 RESULT = "result"
 FAILURE_FILE = "failure.txt"
@@ -28,11 +30,15 @@ _BUSY_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there."""
+    """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there.
+
+    ``perturbations`` is how many other readers' contours each lesion is read in, for the stability of features.
+    """
 
     patient: CohortPatient
     folder: Path
     settings: Settings
+    perturbations: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,17 @@ def run_patient(task: Task) -> Outcome:
     try:
         study = _study(task, stage)
         _analyze_when_free(study, task, stage)
+        if task.perturbations:
+            stage.name = "stability"
+            write_perturbed(
+                study,
+                task.folder / RESULT,
+                task.folder / PERTURBED_FILE,
+                preset=load_preset(task.settings.preset),
+                readings=task.perturbations,
+                seed=task.settings.seed,
+                cache=task.folder / "steps" / "radiomics",
+            )
     except (CancelledError, KeyboardInterrupt):
         raise
     except InputError as error:

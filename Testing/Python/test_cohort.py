@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from cohort_work import always_die, square, square_unless_first
@@ -24,10 +26,13 @@ from ImmunoRadiomicsLib.cohort.listing import CohortPatient
 from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
 from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
 from ImmunoRadiomicsLib.cohort.run import _signature
+from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
 from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
+from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
 from ImmunoRadiomicsLib.pipeline import Settings
 from ImmunoRadiomicsLib.serialise import to_json
+from ImmunoRadiomicsLib.study import Study, Timepoint
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
 
@@ -279,6 +284,45 @@ def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None
     assert parquet["value"].notna().sum() == tables.features["value"].notna().sum()
     with pytest.raises(InputError, match=r"no patients\.csv"):
         load_cohort(tmp_path)
+
+
+def test_features_of_perturbed_contours_give_their_stability(tmp_path: Path) -> None:
+    """Three lesions of different size: their volume is stable, and so said; a feature of one lesion only cannot be judged."""
+    random = np.random.default_rng(0)
+    values = random.normal(-700, 60, (24, 64, 64)).astype(np.int16)
+    grid = np.indices(values.shape)
+    regions = []
+    for number, (centre, radius) in enumerate((((8, 16, 16), 4), ((12, 40, 20), 6), ((13, 24, 46), 8))):
+        mask = ((grid - np.array(centre)[:, None, None, None]) ** 2).sum(axis=0) <= radius**2
+        values[mask] += 700
+        regions.append((f"L{number}.core", RegionMask.from_array("baseline", f"L{number}", "core", mask)))
+    volume = sitk.GetImageFromArray(values)
+    sitk.WriteImage(volume, tmp_path / "ct.nrrd")
+    write_segmentation(
+        segmentation_from_regions(regions, volume), tmp_path / "result" / "segmentations" / "baseline.regions.seg.nrrd"
+    )
+    days = (datetime.date(2024, 1, 1), datetime.date(2024, 3, 1))
+    study = Study(
+        "A",
+        tuple(
+            Timepoint(name, day, tmp_path / "ct.nrrd")
+            for name, day in zip(("baseline", "followup-1"), days, strict=True)
+        ),
+    )
+    file = tmp_path / "perturbed.csv"
+    preset = radiomics.load_preset("ct-lesion-fast")
+    write_perturbed(study, tmp_path / "result", file, preset=preset, readings=3, seed=1)
+    readings = rows(file)
+    assert {(row["lesion"], row["reading"]) for row in readings} == {
+        (f"L{lesion}", str(reading)) for lesion in range(3) for reading in range(4)
+    }
+    write_stability({"A": file}, tmp_path / "stability.csv")
+    found = {row["feature"]: row for row in rows(tmp_path / "stability.csv")}
+    volumes = found["original_shape_MeshVolume"]
+    assert float(volumes["icc"]) > 0.95
+    assert float(volumes["lower"]) < float(volumes["icc"]) <= float(volumes["upper"])
+    assert (volumes["lesions"], volumes["readings"]) == ("3", "4")
+    assert all(row["icc"] == "" or -1 <= float(row["icc"]) <= 1 for row in found.values())
 
 
 def test_a_folder_is_not_taken_without_asking(listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
