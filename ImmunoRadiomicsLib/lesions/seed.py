@@ -313,7 +313,7 @@ class _Grower:
         chance = self._walk(solid, centre, radius, other)
         inside = chance > 0.5
         if inside.any():
-            stub = max(min(0.4 * radius, 2.6), 0.12 * radius)
+            stub = max(min(0.55 * radius, 2.6), 0.12 * radius)
             core = _joined(distance_to(~inside, self.spacing) > stub, centre)
             chance[distance_to(core, self.spacing) > stub + 0.6 * self.step] = 0.0
         return chance, True
