@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 
 # A worker that dies this often on the same task, working on nothing else, is brought down by it.
 DEATHS = 5
+# Tasks handed out for each worker, so that it need not wait for the driver between two.
+_AHEAD = 2
 _POLL_SECONDS = 0.5
 
 
@@ -62,7 +64,7 @@ class LocalPool(Generic[Item, Result]):
                     if suspects and not flying:
                         attempt = suspects.popleft()
                         flying[executor.submit(work, attempt.item)] = attempt
-                    while waiting and not suspects and len(flying) < self.jobs:
+                    while waiting and not suspects and len(flying) < _AHEAD * self.jobs:
                         attempt = waiting.popleft()
                         flying[executor.submit(work, attempt.item)] = attempt
                     done, _ = wait(flying, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -169,5 +171,4 @@ class DaskPool(Generic[Item, Result]):
                 self.client.cancel(list(flying), force=True)
 
     def _window(self) -> int:
-        """Two tasks for each thread, so that no worker waits for the driver."""
-        return max(2, 2 * sum(self.client.nthreads().values()))
+        return max(_AHEAD, _AHEAD * sum(self.client.nthreads().values()))
