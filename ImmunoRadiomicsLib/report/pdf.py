@@ -7,23 +7,19 @@ words, dashes and shapes say already. Fonts are embedded; every chart and pictur
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
-from ..analysis import Analysis, Flag
+from ..analysis import Analysis
 from ..errors import MissingDependencyError
 from ..files import whole_file
-from .charts import Chart, lesion_chart, signed, sum_chart
+from .charts import lesion_chart, signed, sum_chart
 from .figures import KeyImage, Panel
 from .html import (
     MISSING,
     LesionCell,
-    LungMap,
     alignment_words,
     cautions,
     kinetics_rows,
@@ -35,6 +31,19 @@ from .html import (
     sentence,
     visit_columns,
 )
+from .pdf_drawing import (
+    BOLD,
+    FONT,
+    INK,
+    ITALIC,
+    LINE,
+    SOFT,
+    chart_lines,
+    drawing,
+    key_picture,
+    lung_map,
+    probability_bar,
+)
 
 if TYPE_CHECKING:
     from reportlab.platypus import Flowable
@@ -44,11 +53,7 @@ PageSize = Literal["A4", "letter"]
 _MARGIN = 48.0
 _MOST_COLUMNS = 5
 _PANELS_PER_ROW = 4
-_FONT, _BOLD, _ITALIC = "Vera", "VeraBd", "VeraIt"
-_INK, _SOFT, _LINE, _BAND = 0.1, 0.38, 0.78, 0.95
-_DASHES = ((), (7, 3), (2, 3), (9, 3, 2, 3), (4, 2))
-# Okabe and Ito's colours, told apart by people with any colour vision; in grey the dashes and markers tell lines apart.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b4558f", "#b07d00", "#2b8cc4", "#333333", "#7a4fbf")
+_BAND = 0.95
 _SPELT = {
     "→": "to",
     "′": "'",
@@ -85,7 +90,7 @@ def write_pdf(analysis: Analysis, images: Sequence[KeyImage], path: Path, *, pag
         from reportlab.lib import pagesizes
         from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate
     except ImportError as error:
-        raise MissingDependencyError("The PDF needs reportlab. Install it: pip install immunoradiomics[pdf]") from error
+        raise MissingDependencyError("The PDF needs reportlab. Install it: pip install reportlab") from error
     width, height = pagesizes.A4 if page == "A4" else pagesizes.LETTER
     writer = _Writer(analysis, images, width - 2 * _MARGIN)
     stream = io.BytesIO()
@@ -126,8 +131,8 @@ def _numbered_canvas() -> Any:
         def save(self) -> None:
             for state in self._kept:
                 self.__dict__.update(state)
-                self.setFont(_FONT, 7)
-                self.setFillGray(_SOFT)
+                self.setFont(FONT, 7)
+                self.setFillGray(SOFT)
                 self.drawRightString(
                     self._pagesize[0] - _MARGIN, _MARGIN - 10, f"{self._pageNumber} / {len(self._kept)}"
                 )
@@ -148,13 +153,13 @@ class _Writer:
     def furniture(self, canvas: Any, document: Any) -> None:
         """Draw what stands on every page."""
         width, height = canvas._pagesize
-        canvas.setFont(_BOLD, 7.5)
-        canvas.setFillGray(_INK)
+        canvas.setFont(BOLD, 7.5)
+        canvas.setFillGray(INK)
         canvas.drawCentredString(width / 2, height - _MARGIN + 8, self.plain(self.analysis.research_use_only))
-        canvas.setStrokeGray(_LINE)
+        canvas.setStrokeGray(LINE)
         canvas.line(_MARGIN, height - _MARGIN + 2, width - _MARGIN, height - _MARGIN + 2)
-        canvas.setFont(_FONT, 7)
-        canvas.setFillGray(_SOFT)
+        canvas.setFont(FONT, 7)
+        canvas.setFillGray(SOFT)
         name = self.analysis.patient if len(self.analysis.patient) <= 20 else f"{self.analysis.patient[:18]}…"
         canvas.drawString(_MARGIN, _MARGIN - 10, self.plain(f"Patient {name}"))
         made = f"{self.analysis.provenance.software} {self.analysis.provenance.version}, {self.analysis.provenance.created}"
@@ -176,7 +181,7 @@ class _Writer:
         return Paragraph(markup, self._styles[style])
 
     def bold(self, words: str) -> str:
-        return f'<font name="{_BOLD}">{escape(self.plain(words))}</font>'
+        return f'<font name="{BOLD}">{escape(self.plain(words))}</font>'
 
     def safe(self, words: str) -> str:
         return escape(self.plain(words))
@@ -220,8 +225,8 @@ class _Writer:
             ("RIGHTPADDING", (0, 0), (-1, -1), 5),
             ("TOPPADDING", (0, 0), (-1, -1), 2),
             ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5),
-            ("LINEBELOW", (0, 0), (-1, 0), 0.8, _grey(_SOFT)),
-            ("LINEBELOW", (0, 1), (-1, -1), 0.3, _grey(_LINE)),
+            ("LINEBELOW", (0, 0), (-1, 0), 0.8, _grey(SOFT)),
+            ("LINEBELOW", (0, 1), (-1, -1), 0.3, _grey(LINE)),
         ]
         commands += [("BACKGROUND", (0, row + 1), (-1, row + 1), _grey(_BAND)) for row in strong_rows]
         made.setStyle(commands)
@@ -299,7 +304,7 @@ class _Writer:
         made = Table(
             [[[self.text(title, "strong"), self.text(words)]]], colWidths=[self.width], spaceBefore=4, spaceAfter=6
         )
-        made.setStyle([("BOX", (0, 0), (-1, -1), 1.2, _grey(_INK)), ("BACKGROUND", (0, 0), (-1, -1), _grey(_BAND))])
+        made.setStyle([("BOX", (0, 0), (-1, -1), 1.2, _grey(INK)), ("BACKGROUND", (0, 0), (-1, -1), _grey(_BAND))])
         return made
 
     def flags(self) -> list[Flowable]:
@@ -315,7 +320,7 @@ class _Writer:
                 (
                     self.marked(f"{self.bold(flag.flag.capitalize())}<br/>{self.safe(flag.question)}", "cell"),
                     self.marked(f"{self.bold(flag.level)}<br/>{self.safe(said)}", "cell"),
-                    _drawing(self.width * 0.19, 30, self._probability(flag)),
+                    drawing(self.width * 0.19, 30, probability_bar(flag)),
                     self.marked(self.bold(flag.applicability), "cell"),
                 )
             )
@@ -358,37 +363,6 @@ class _Writer:
             )
         return parts
 
-    def _probability(self, flag: Flag) -> Callable[[Any, float, float], None]:
-        def draw(canvas: Any, width: float, height: float) -> None:
-            left, span, middle = 4.0, width - 8.0, height / 2
-
-            def x(share: float) -> float:
-                return left + span * share
-
-            canvas.setLineWidth(0.4)
-            canvas.setStrokeGray(_SOFT)
-            canvas.line(left, middle - 8, left + span, middle - 8)
-            for share in (0, 0.25, 0.5, 0.75, 1):
-                canvas.line(x(share), middle - 10, x(share), middle - 6)
-            if flag.lower is not None and flag.upper is not None:
-                canvas.setFillGray(0.72)
-                canvas.rect(x(flag.lower), middle, max(x(flag.upper) - x(flag.lower), 0.5), 7, stroke=0, fill=1)
-            if flag.prior is not None:
-                path = canvas.beginPath()
-                at = x(flag.prior)
-                path.moveTo(at, middle)
-                for step in ((3.2, -3.2), (0, -6.4), (-3.2, -3.2)):
-                    path.lineTo(at + step[0], middle + step[1])
-                path.close()
-                canvas.setFillGray(1)
-                canvas.setStrokeGray(_INK)
-                canvas.drawPath(path, stroke=1, fill=1)
-            if flag.probability is not None:
-                canvas.setFillGray(_INK)
-                canvas.circle(x(flag.probability), middle + 3.5, 3.2, stroke=0, fill=1)
-
-        return draw
-
     def response(self) -> list[Flowable]:
         """Return the response by visit with the rules that fired."""
         a = self.analysis
@@ -430,11 +404,18 @@ class _Writer:
             "RECIST",
             "iRECIST",
             "P(PD)",
-            "P(further growth)",
+            "P(growth)",
         )
         parts.append(
             self.table(
                 header, rows, (2, 1.15, 0.95, 1.3, 0.65, 1.15, 0.7, 1.0, 1.05, 0.85, 1.1), right=(1, 2, 3, 9, 10)
+            )
+        )
+        parts.append(
+            self.text(
+                "P(PD): probability that the true sum meets the threshold of progression, given how much readers differ. P(growth): that it "
+                "grew by at least 5 mm since a progression that waited for confirmation, which confirms it.",
+                "small",
             )
         )
         for item in a.response.visits:
@@ -525,79 +506,11 @@ class _Writer:
             together = [] if parts else [self.heading("Course")]
             together += [
                 self.text(f"{chart.title} ({chart.unit})", "sub"),
-                _drawing(chart.width * scale, chart.height * scale, self._chart(chart, scale)),
+                drawing(chart.width * scale, chart.height * scale, chart_lines(chart, scale, self.plain)),
                 self.text(chart.description, "small"),
             ]
             parts.append(KeepTogether(together))
         return parts
-
-    def _chart(self, chart: Chart, scale: float) -> Callable[[Any, float, float], None]:
-        from reportlab.lib.colors import HexColor
-
-        def draw(canvas: Any, width: float, height: float) -> None:
-            canvas.translate(0, height)
-            canvas.scale(scale, scale)
-
-            def label(x: float, y: float, words: str, anchor: str = "start", font: str = _FONT) -> None:
-                canvas.setFont(font, 10)
-                draw_text = {
-                    "start": canvas.drawString,
-                    "middle": canvas.drawCentredString,
-                    "end": canvas.drawRightString,
-                }
-                draw_text[anchor](x, -y - 3.5, self.plain(words))
-
-            bands = {"progression": 0.88, "response": 0.94}
-            for guide in chart.guides:
-                if guide.kind in bands:
-                    top = chart.top if guide.kind == "progression" else guide.y
-                    end = guide.y if guide.kind == "progression" else chart.bottom
-                    canvas.setFillGray(bands[guide.kind])
-                    canvas.rect(guide.x1, -end, guide.x2 - guide.x1, end - top, stroke=0, fill=1)
-            canvas.setLineWidth(0.5)
-            for tick in chart.y_ticks:
-                canvas.setStrokeGray(_LINE)
-                canvas.line(chart.left, -tick.at, chart.right, -tick.at)
-                canvas.setFillGray(_SOFT)
-                label(chart.left - 6, tick.at, tick.label, "end")
-            for tick in chart.x_ticks:
-                canvas.setStrokeGray(_SOFT)
-                canvas.line(tick.at, -chart.bottom, tick.at, -chart.bottom - 4)
-                label(tick.at, chart.bottom + 12, tick.label, "middle")
-            label((chart.left + chart.right) / 2, chart.height - 8, "days since baseline", "middle")
-            canvas.line(chart.left, -chart.bottom, chart.right, -chart.bottom)
-            if chart.start_x is not None:
-                canvas.setDash(1, 2)
-                canvas.line(chart.start_x, -chart.top, chart.start_x, -chart.bottom)
-                label(chart.start_x + 4, chart.top + 5, "treatment")
-            dashes = {"baseline": (), "response": (6, 3), "nadir": (1, 2), "progression": (6, 3)}
-            for guide in chart.guides:
-                canvas.setStrokeGray(_SOFT)
-                canvas.setLineWidth(0.9)
-                canvas.setDash(*(list(dashes[guide.kind]),) if dashes[guide.kind] else ())
-                canvas.line(guide.x1, -guide.y, guide.x2, -guide.y)
-            canvas.setDash()
-            canvas.setFillGray(_SOFT)
-            for item in chart.guide_labels:
-                label(chart.right + 6, item.at, item.label)
-            for line in chart.lines:
-                colour = HexColor(
-                    "#1a1a1a" if line.style < 0 or len(chart.lines) == 1 else _COLOURS[line.style % len(_COLOURS)]
-                )
-                canvas.setStrokeColor(colour)
-                canvas.setFillColor(colour)
-                canvas.setLineWidth(2.6 if line.style < 0 else 1.6)
-                dash = () if line.style < 0 else _DASHES[line.style % len(_DASHES)]
-                canvas.setDash(*(list(dash),) if dash else ())
-                for one, other in pairwise(line.dots):
-                    canvas.line(one.x, -one.y, other.x, -other.y)
-                canvas.setDash()
-                for dot in line.dots:
-                    _marker(canvas, line.style % 5 if line.style >= 0 else 0, dot.x, -dot.y)
-                if line.label_x is not None:
-                    label(line.label_x, line.label_y, line.label, font=_BOLD)
-
-        return draw
 
     def pictures(self) -> list[Flowable]:
         """Return the key images: the chest over time, then each lesion, as it is and carried onto the baseline."""
@@ -655,84 +568,11 @@ class _Writer:
         return table
 
     def _picture(self, panel: Panel, side: float) -> Flowable:
-        return _drawing(side, side * panel.height_mm / panel.width_mm, self._panel(panel, side / panel.width_mm))
+        return drawing(side, side * panel.height_mm / panel.width_mm, key_picture(panel, side / panel.width_mm))
 
     def _caption(self, panel: Panel) -> Flowable:
         sizes = " × ".join(f"{item.length_mm:.1f}" for item in panel.diameters)
         return self.text(f"{panel.title}{f': {sizes} mm' if sizes else ''}", "caption")
-
-    def _panel(self, panel: Panel, scale: float) -> Callable[[Any, float, float], None]:
-        from reportlab.lib.utils import ImageReader
-
-        picture = ImageReader(io.BytesIO(panel.png))
-
-        def draw(canvas: Any, width: float, height: float) -> None:
-            canvas.drawImage(picture, 0, 0, width, height)
-            clip = canvas.beginPath()
-            clip.rect(0, 0, width, height)
-            canvas.clipPath(clip, stroke=0, fill=0)
-            canvas.translate(0, height)
-
-            def stroke(
-                lines: Callable[[], None], wide: float, dash: Sequence[float], colour: tuple[float, float, float]
-            ) -> None:
-                """Draw twice: a dark casing that shows on bright tissue, and the line itself."""
-                canvas.setDash()
-                canvas.setStrokeGray(0)
-                canvas.setLineWidth(wide + 0.9)
-                lines()
-                canvas.setDash(*(list(dash),) if dash else ())
-                canvas.setStrokeColorRGB(*colour)
-                canvas.setLineWidth(wide)
-                lines()
-
-            for contour in panel.contours:
-                dashed = contour.of == "baseline"
-                colour = (0.34, 0.71, 0.91) if dashed else (0.94, 0.76, 0.29)
-                stroke(
-                    partial(canvas.drawPath, _outline(canvas, contour.path, scale), stroke=1, fill=0),
-                    1.1 if contour.main else 0.6,
-                    (3, 2) if dashed else (),
-                    colour,
-                )
-            for diameter in panel.diameters:
-                ends = (
-                    diameter.start[0] * scale,
-                    -diameter.start[1] * scale,
-                    diameter.end[0] * scale,
-                    -diameter.end[1] * scale,
-                )
-                stroke(
-                    partial(canvas.line, *ends),
-                    0.8,
-                    (1, 1.6) if diameter.name == "short axis" else (),
-                    (1, 1, 1),
-                )
-            for mark in panel.marks:
-                place = (mark.x_mm * scale, -mark.y_mm * scale, mark.radius_mm * scale)
-                stroke(partial(canvas.circle, *place, stroke=1, fill=0), 0.8, (), (1, 1, 1))
-                self._on_picture(canvas, (mark.x_mm + mark.radius_mm + 2) * scale, -mark.y_mm * scale - 2, mark.label)
-            canvas.setDash()
-            self._on_picture(canvas, 2, -height / 2, "R")
-            self._on_picture(canvas, width - 7, -height / 2, "L")
-            self._on_picture(canvas, width / 2 - 2, -7, "A" if panel.plane == "axial" else "H")
-            bar = panel.scale_bar_mm * scale
-            stroke(lambda: canvas.line(4, -height + 4, 4 + bar, -height + 4), 1.2, (), (1, 1, 1))
-            self._on_picture(canvas, 4, -height + 7, f"{panel.scale_bar_mm:.0f} mm")
-
-        return draw
-
-    def _on_picture(self, canvas: Any, x: float, y: float, words: str) -> None:
-        """Write white on a dark casing."""
-        for wide, grey in ((1.6, 0.0), (0.0, 1.0)):
-            text = canvas.beginText(x, y)
-            text.setFont(_BOLD, 6)
-            text.setTextRenderMode(2 if wide else 0)
-            canvas.setLineWidth(wide)
-            canvas.setStrokeGray(grey)
-            canvas.setFillGray(grey)
-            text.textOut(self.plain(words))
-            canvas.drawText(text)
 
     def lungs(self) -> list[Flowable]:
         """Return the densities of the lungs, and the map of what is new."""
@@ -778,7 +618,7 @@ class _Writer:
             parts.append(self.table(asked, changes, (1.4, 0.7, 1, 1.2, 1.3, 1, 2.2), right=(3, 4, 5)))
         maps = lung_maps(a)
         if maps:
-            drawn = [_drawing(150, 128, self._lung_map(item)) for item in maps]
+            drawn = [drawing(150, 128, lung_map(item, self.plain)) for item in maps]
             table = Table([drawn[start : start + 3] for start in range(0, len(drawn), 3)], hAlign="LEFT")
             parts.append(
                 KeepTogether(
@@ -790,38 +630,6 @@ class _Writer:
                 )
             )
         return parts
-
-    def _lung_map(self, item: LungMap) -> Callable[[Any, float, float], None]:
-        def draw(canvas: Any, width: float, height: float) -> None:
-            canvas.setFillGray(_INK)
-            canvas.setFont(_BOLD, 7.5)
-            canvas.drawCentredString(width / 2, height - 9, self.plain(item.timepoint))
-            canvas.setFont(_FONT, 7)
-            canvas.drawString(2, height - 20, "right lung")
-            canvas.drawRightString(width - 2, height - 20, "left lung")
-            for row, (third, right, left) in enumerate(item.rows):
-                for column, part in enumerate((right, left)):
-                    wide, tall = (width - 34) / 2, 30.0
-                    x, y = 2 + column * (wide + 30), height - 56 - row * (tall + 2)
-                    value = part.new_opacity_percent if part is not None and part.assessable else None
-                    canvas.setStrokeGray(_SOFT)
-                    canvas.setLineWidth(0.6)
-                    grey = 1.0 if value is None else 1 - 0.6 * min(value / 20, 1)
-                    canvas.setFillGray(grey)
-                    canvas.roundRect(x, y, wide, tall, 6, stroke=1, fill=1)
-                    canvas.setFillGray(_INK)
-                    canvas.setFont(_BOLD if value is not None else _FONT, 8)
-                    words = f"{number(value)} %" if value is not None else "n/a"
-                    if value is None:
-                        canvas.setStrokeGray(_LINE)
-                        for step in range(8, int(wide), 8):
-                            canvas.line(x + step, y + 1, x + min(step + 6, wide), y + 7)
-                    canvas.drawCentredString(x + wide / 2, y + tall / 2 - 2, words)
-                canvas.setFont(_FONT, 6)
-                canvas.setFillGray(_SOFT)
-                canvas.drawCentredString(width / 2, height - 56 - row * 32 + 13, third)
-
-        return draw
 
     def quality(self) -> list[Flowable]:
         """Return how far the result can be trusted."""
@@ -883,10 +691,10 @@ def _register_fonts() -> frozenset[int]:
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
 
-    for name in (_FONT, _BOLD, _ITALIC):
+    for name in (FONT, BOLD, ITALIC):
         if name not in pdfmetrics.getRegisteredFontNames():
             pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
-    return frozenset.intersection(*(frozenset(pdfmetrics.getFont(name).face.charToGlyph) for name in (_FONT, _BOLD)))
+    return frozenset.intersection(*(frozenset(pdfmetrics.getFont(name).face.charToGlyph) for name in (FONT, BOLD)))
 
 
 def _styles() -> dict[str, Any]:
@@ -894,25 +702,25 @@ def _styles() -> dict[str, Any]:
     from reportlab.lib.styles import ParagraphStyle
 
     body = ParagraphStyle(
-        "body", fontName=_FONT, fontSize=8.5, leading=12, spaceAfter=4, textColor=_grey(_INK), splitLongWords=1
+        "body", fontName=FONT, fontSize=8.5, leading=12, spaceAfter=4, textColor=_grey(INK), splitLongWords=1
     )
     cell = ParagraphStyle("cell", body, fontSize=7.2, leading=9.2, spaceAfter=0)
-    head = ParagraphStyle("head", cell, fontName=_BOLD, fontSize=6.8, textColor=_grey(_SOFT))
+    head = ParagraphStyle("head", cell, fontName=BOLD, fontSize=6.8, textColor=_grey(SOFT))
     return {
         "body": body,
-        "strong": ParagraphStyle("strong", body, fontName=_BOLD),
-        "title": ParagraphStyle("title", body, fontName=_BOLD, fontSize=15, leading=19, spaceAfter=6),
+        "strong": ParagraphStyle("strong", body, fontName=BOLD),
+        "title": ParagraphStyle("title", body, fontName=BOLD, fontSize=15, leading=19, spaceAfter=6),
         "section": ParagraphStyle(
-            "section", body, fontName=_BOLD, fontSize=11.5, leading=15, spaceBefore=10, spaceAfter=4, keepWithNext=1
+            "section", body, fontName=BOLD, fontSize=11.5, leading=15, spaceBefore=10, spaceAfter=4, keepWithNext=1
         ),
         "sub": ParagraphStyle(
-            "sub", body, fontName=_BOLD, fontSize=8.5, leading=11, spaceBefore=6, spaceAfter=3, keepWithNext=1
+            "sub", body, fontName=BOLD, fontSize=8.5, leading=11, spaceBefore=6, spaceAfter=3, keepWithNext=1
         ),
-        "small": ParagraphStyle("small", body, fontSize=7, leading=9.2, textColor=_grey(_SOFT)),
+        "small": ParagraphStyle("small", body, fontSize=7, leading=9.2, textColor=_grey(SOFT)),
         "item": ParagraphStyle("item", body, leftIndent=9, firstLineIndent=-9, spaceAfter=2, fontSize=8, leading=10.5),
-        "caption": ParagraphStyle("caption", cell, fontSize=6.4, leading=8, textColor=_grey(_SOFT)),
+        "caption": ParagraphStyle("caption", cell, fontSize=6.4, leading=8, textColor=_grey(SOFT)),
         "cell": cell,
-        "cell-strong": ParagraphStyle("cell-strong", cell, fontName=_BOLD),
+        "cell-strong": ParagraphStyle("cell-strong", cell, fontName=BOLD),
         "cell-right": ParagraphStyle("cell-right", cell, alignment=TA_RIGHT),
         "cell-centre": ParagraphStyle("cell-centre", cell, alignment=TA_CENTER),
         "head": head,
@@ -931,54 +739,3 @@ def _heading(title: str, style: Any) -> Flowable:
             super().draw()
 
     return Heading(escape(title), style)
-
-
-def _drawing(width: float, height: float, draw: Callable[[Any, float, float], None]) -> Flowable:
-    """Return a flowing part that is drawn by a function of the canvas and its own size."""
-    from reportlab.platypus import Flowable
-
-    class Drawing(Flowable):
-        def __init__(self) -> None:
-            super().__init__()
-            self.width, self.height = width, height
-
-        def wrap(self, available_width: float, available_height: float) -> tuple[float, float]:
-            return self.width, self.height
-
-        def draw(self) -> None:
-            self.canv.saveState()
-            draw(self.canv, self.width, self.height)
-            self.canv.restoreState()
-
-    return Drawing()
-
-
-def _marker(canvas: Any, shape: int, x: float, y: float) -> None:
-    """Draw the marker of a line: disc, square, triangle, diamond or cross."""
-    if shape == 0:
-        canvas.circle(x, y, 3.4, stroke=0, fill=1)
-    elif shape == 1:
-        canvas.rect(x - 3.1, y - 3.1, 6.2, 6.2, stroke=0, fill=1)
-    elif shape == 4:
-        canvas.line(x - 3.2, y - 3.2, x + 3.2, y + 3.2)
-        canvas.line(x - 3.2, y + 3.2, x + 3.2, y - 3.2)
-    else:
-        points = ((0, 4.2), (4.0, -3.2), (-4.0, -3.2)) if shape == 2 else ((0, 4.4), (4.4, 0), (0, -4.4), (-4.4, 0))
-        path = canvas.beginPath()
-        path.moveTo(x + points[0][0], y + points[0][1])
-        for across, up in points[1:]:
-            path.lineTo(x + across, y + up)
-        path.close()
-        canvas.drawPath(path, stroke=0, fill=1)
-
-
-def _outline(canvas: Any, path: str, scale: float) -> Any:
-    """Return the closed polygons of an SVG path, as ``figures.svg_path`` writes them, on the canvas."""
-    drawn = canvas.beginPath()
-    for polygon in re.findall(r"M([^Z]*)Z", path):
-        points = [tuple(map(float, point.split())) for point in polygon.split("L")]
-        drawn.moveTo(points[0][0] * scale, -points[0][1] * scale)
-        for x, y in points[1:]:
-            drawn.lineTo(x * scale, -y * scale)
-        drawn.close()
-    return drawn

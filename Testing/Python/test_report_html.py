@@ -340,11 +340,25 @@ def test_small_sums_need_five_millimetres_to_progress():
 def test_the_lesion_chart_counts_from_the_baseline_or_from_the_first_measurement():
     chart = lesion_chart(example_analysis())
     lines = {line.label: line for line in chart.lines}
-    assert set(lines) == {"L1", "L2", "N1", "H1", "L5 (new)"}
+    assert set(lines) == {"L1", "L2", "N1", "H1", "L5 (new)", "sum"}
     assert lines["L1"].dots[3].text == "L1, day 98: 51.8 mm (+35 %)"
     assert lines["N1"].dots[1].text == "N1, day 0: 17.4 mm (0 %)"
     assert [dot.text for dot in lines["L5 (new)"].dots] == ["L5, day 98: 14.3 mm (0 %)"]
     assert all(chart.top <= dot.y <= chart.bottom for line in chart.lines for dot in line.dots)
+
+
+def test_the_lesion_chart_shows_the_sum_with_its_nadir_and_thresholds():
+    chart = lesion_chart(example_analysis())
+    (total,) = [line for line in chart.lines if line.label == "sum"]
+    assert total.dots[0].text == "sum, day 0: 74.8 mm (0 %)"
+    assert total.dots[-1].text == "sum, day 98: 87.3 mm (+17 %)"
+    percent_of_one = {tick.label: tick.at for tick in chart.y_ticks}
+    zero, twenty = percent_of_one["0"], percent_of_one["+20"]
+    places = {guide.kind: guide.y for guide in chart.guides}
+    # The smallest sum so far is the baseline's, so that the nadir is at 0 % and the limit of progression at +20 %.
+    assert places["nadir"] == pytest.approx(zero)
+    assert places["progression"] == pytest.approx(twenty)
+    assert places["response"] == pytest.approx(zero + 1.5 * (zero - twenty))
 
 
 def lesion_rows(analysis) -> dict[str, str]:
