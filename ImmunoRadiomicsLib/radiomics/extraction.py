@@ -182,6 +182,7 @@ def extract(
             _run_here(volumes, batches, engine, results, tick)
         else:
             _run_in_processes(volumes, batches, processes, engine, results, tick)
+        store.prune()
     progress(1.0, "Features extracted")
     return tuple(_features(task, outcomes[task.number]) for task in tasks)
 

@@ -1,8 +1,9 @@
 """The features of regions of one volume, by the classes of pyradiomics or by the engine of our own.
 
 The classes of pyradiomics define every feature; what is gone around is work outside their definitions: every class would bin
-the same voxels again with Python's own ``min`` and ``max``, the shape class compares all pairs of surface vertices, runs are
-sought in the whole box of the region, and zones are counted in a table with a column for every size up to the largest.
+the same voxels again with Python's own ``min`` and ``max``, the shape class compares all pairs of surface vertices, texture
+matrices are sought in the whole box of the region, and zones counted in a table with a column for every size there could be.
+The counts are whole numbers, the same from either source.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..errors import InputError, MissingDependencyError
 from ..images import RegionMask
 from .engine import texture
 from .engine.intensity import bin_edges, firstorder_features
-from .engine.matrices import LevelGrid, glszm
+from .engine.matrices import LevelGrid, directions, gldm, glszm, ngtdm
 from .engine.shape import shape2d_features, shape_features
 from .engine.texture import Discretised
 from .filters import derive
@@ -369,6 +370,13 @@ def _textures(
     present = np.flatnonzero(counts)
     distances = tuple(settings.get("distances", (1,)))
     force2d_dim = settings.get("force2Ddimension", 0) if settings.get("force2D") else None
+    textured = any(name != "firstorder" and not name.startswith("shape") for name in classes)
+    if textured and not (
+        len(directions(mask.shape, distances, force2d_dim)) and len(directions(mask.shape, (1,), force2d_dim))
+    ):
+        raise UnmeasurableError(
+            "the region has no neighbours at the distance and in the plane that the preset asks for"
+        )
     region = Discretised(LevelGrid(binned, max(distances)), present, spacing_zyx)
     if engine == PYRADIOMICS:
         return _by_classes(values, mask, binned, region, settings, classes, force2d_dim)
@@ -408,12 +416,14 @@ def _by_classes(
     region = _image(mask.astype(np.uint8), levels.spacing_zyx)
     result: dict[str, float | None] = {}
     whole = binned.astype(int)
+    distances = tuple(settings.get("distances", (1,)))
+    norm = settings.get("weightingNorm")
     for name, base in pyradiomics().getFeatureClasses().items():
         if name.startswith("shape") or name not in classes:
             continue
 
         class Texture(base):  # type: ignore[misc, valid-type]
-            """A feature class that takes over the bins of its region, and counts that are costly in its box."""
+            """A feature class that takes over the bins of its region; those derived take over its counts too."""
 
             __module__ = base.__module__  # names its logger
 
@@ -422,11 +432,30 @@ def _by_classes(
                 self.coefficients["Ng"] = levels.highest
                 return whole
 
+        class Intensities(Texture):
+            __module__ = base.__module__
+
+            @staticmethod
+            def _moment(a: np.ndarray, moment: int = 1) -> np.ndarray:
+                """Return a central moment; products are much faster than powers, and as exact."""
+                difference = a - a.mean(axis=1, keepdims=True)
+                if moment == 3:
+                    return np.power(difference, 3).mean(axis=1)
+                difference *= difference
+                return (difference if moment == 2 else difference * difference).mean(axis=1)
+
+        class Pairs(Texture):
+            __module__ = base.__module__
+
+            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
+                symmetrical = settings.get("symmetricalGLCM", True)
+                return texture.normalised_glcm(levels, distances, force2d_dim, symmetrical, norm)[None]
+
         class Runs(Texture):
             __module__ = base.__module__
 
             def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                runs, total = texture.run_counts(levels, force2d_dim, settings.get("weightingNorm"))
+                runs, total = texture.run_counts(levels, force2d_dim, norm)
                 self.coefficients["Nr"] = total[None]
                 return runs[None]
 
@@ -448,7 +477,39 @@ def _by_classes(
                     jvector=self.sizes.astype(float),
                 )
 
-        kind = {"glrlm": Runs, "glszm": Zones}.get(name, Texture)
+        class Dependences(Texture):
+            __module__ = base.__module__
+
+            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
+                counts = gldm(levels.grid, levels.highest, settings.get("gldm_a", 0), distances, force2d_dim)
+                counts = counts[None, levels.present - 1]
+                by_size = counts.sum(axis=1)
+                used = by_size[0] > 0
+                self.coefficients.update(
+                    Nz=by_size.sum(axis=1),
+                    pd=by_size[:, used],
+                    pg=counts.sum(axis=2),
+                    ivector=levels.present.astype(float),
+                    jvector=np.flatnonzero(used) + 1.0,
+                )
+                return counts[:, :, used]
+
+        class Tones(Texture):
+            __module__ = base.__module__
+
+            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
+                counts, differences, _ = ngtdm(levels.grid, levels.highest, distances, force2d_dim)
+                rows = levels.present - 1
+                return np.stack([counts[rows], differences[rows], levels.present], axis=1)[None]
+
+        kind = {
+            "firstorder": Intensities,
+            "glcm": Pairs,
+            "glrlm": Runs,
+            "glszm": Zones,
+            "gldm": Dependences,
+            "ngtdm": Tones,
+        }[name]
         found = _executed(kind(image, region, **settings), classes[name])
         result.update({f"{name}_{feature}": value for feature, value in found.items()})
     return result

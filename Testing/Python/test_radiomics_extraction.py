@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from radiomics_cases import ball, ct, region
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.images import RegionMask
 from ImmunoRadiomicsLib.radiomics import Preset, extract, load_preset, software_versions
+from ImmunoRadiomicsLib.radiomics.cache import Cache
 from ImmunoRadiomicsLib.radiomics.presets import parse_preset
 
 FAST = parse_preset(
@@ -205,6 +208,75 @@ def test_a_damaged_file_of_the_cache_counts_as_absent(tmp_path: Path) -> None:
         path.write_text(content)
         assert extract({"baseline": image}, [mask], LENIENT, cache=tmp_path) == first
     assert set(json.loads(path.read_text())) == {"reason", "values"}
+
+
+def test_the_cache_is_bounded_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit_bytes=3000)
+    keys = [f"{number:02x}{number:062x}" for number in range(10)]
+    for age, key in enumerate(keys):
+        cache.write(key, None, {f"feature {number}": float(number) for number in range(40)})
+        os.utime(tmp_path / key[:2] / f"{key}.json", (1000 + age, 1000 + age))
+    assert cache.read(keys[0]) is not None
+    left_behind = tmp_path / "00" / ".x.part"
+    left_behind.write_text("{")
+    os.utime(left_behind, (1000, 1000))
+    cache.prune()
+    kept = {path.stem for path in tmp_path.glob("*/*.json")}
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.json")) <= 3000
+    assert {keys[0], keys[9]} <= kept
+    assert keys[1] not in kept
+    assert not left_behind.exists()
+
+
+def test_a_cache_that_cannot_be_written_to_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    image = ct((16, 30, 30))
+    mask = region(ball(image, (8, 15, 15), 5))
+    (found,) = extract({"baseline": image}, [mask], LENIENT, cache=tmp_path / "file" / "cache")
+    assert found.reason is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("sent", "to_group"), [("SIGINT", True), ("SIGTERM", True), ("SIGTERM", False)])
+@pytest.mark.parametrize("after", [0.0, 1.5])
+def test_an_interrupted_run_ends_its_processes_without_a_word_from_them(
+    tmp_path: Path, sent: str, to_group: bool, after: float
+) -> None:
+    (tmp_path / "run_it.py").write_text(
+        "import sys\n"
+        "from test_radiomics_extraction import FAST, patient\n"
+        "from ImmunoRadiomicsLib.radiomics import extract\n"
+        "if __name__ == '__main__':\n"
+        "    volumes, regions = patient()\n"
+        "    print('ready', flush=True)\n"
+        "    try:\n"
+        "        while True:\n"
+        "            extract(volumes, regions, FAST, jobs=2)\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit(130)\n"
+    )
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(tmp_path), str(here), str(here.parents[1])])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "run_it"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3 + after)
+    number = getattr(signal, sent)
+    if to_group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    # Their ends of the pipes close with the last of the processes.
+    _, errors = process.communicate(timeout=60)
+    assert errors == ""
+    assert process.returncode in (130, -signal.SIGTERM)
 
 
 def test_runs_share_a_cache(tmp_path: Path) -> None:

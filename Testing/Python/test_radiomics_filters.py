@@ -14,7 +14,7 @@ from radiomics_cases import ball, ct, region
 
 from ImmunoRadiomicsLib.radiomics.filters import derive
 from ImmunoRadiomicsLib.radiomics.laplacian import laplacian_of_gaussian, recursion, same_as_itk
-from ImmunoRadiomicsLib.radiomics.preparation import Prepared, Source
+from ImmunoRadiomicsLib.radiomics.preparation import Source
 from ImmunoRadiomicsLib.radiomics.surface import surface_of
 
 SPACINGS = st.sampled_from([0.5, 0.75, 0.9765625, 1.0, 1.25, 3.27, 10.0])
@@ -41,6 +41,42 @@ def assert_surface(mask: np.ndarray, spacing: tuple[float, ...]) -> None:
 @given(masks(), st.tuples(SPACINGS, SPACINGS, SPACINGS))
 def test_surface_of_any_region(mask: np.ndarray, spacing: tuple[float, float, float]) -> None:
     assert_surface(mask, spacing)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 15)] * 3),
+    st.sampled_from(["coif1", "coif3", "haar", "db2", "sym4"]),
+    st.integers(1, 2),
+    st.integers(0, 1),
+    st.sampled_from([np.uint8, np.int16, np.float32, np.float64]),
+    st.sampled_from([None, 0, 1, 2]),
+    st.integers(0, 2**32 - 1),
+)
+def test_wavelets_of_any_box_are_those_of_the_whole_image(
+    shape: tuple[int, int, int], name: str, level: int, start: int, dtype: type, plane: int | None, seed: int
+) -> None:
+    """To the last bit, also where the image continues on its far side and where it is shorter than the filter."""
+    rng = np.random.default_rng(seed)
+    array = (rng.normal(0, 50, shape) + 100).astype(dtype)
+    own = {
+        "wavelet": name,
+        "level": level,
+        "start_level": start,
+        "force2D": plane is not None,
+        "force2Ddimension": plane,
+    }
+    box = tuple(slice(*sorted(rng.choice(size + 1, 2, replace=False).tolist())) for size in shape)
+    image = sitk.GetImageFromArray(array)
+    whole = {
+        label: sitk.GetArrayFromImage(derived)
+        for derived, label, _ in imageoperations.getWaveletImage(image, None, **own)
+    }
+    found = list(derive("Wavelet", own, image, box))
+    assert [item.name for item in found] == list(whole)
+    for item in found:
+        assert item.values.dtype == whole[item.name].dtype
+        np.testing.assert_array_equal(item.values, whole[item.name][box])
 
 
 def test_surface_of_large_regions() -> None:
@@ -106,7 +142,7 @@ def test_filters_on_a_window(
         for derived, label, _ in getattr(imageoperations, f"get{name}Image")(image, None, **own)
     }
     box = tuple(slice(a, a + n) for a, n in zip(mask.offset_zyx, mask.voxels.shape, strict=True))
-    found = list(derive(name, own, Prepared(image, mask.voxels, mask.offset_zyx)))
+    found = list(derive(name, own, image, box))
     assert {item.name for item in found} == set(whole)
     for item in found:
         np.testing.assert_array_equal(item.values, whole[item.name][box])
@@ -114,12 +150,9 @@ def test_filters_on_a_window(
 
 def test_laplacian_wider_than_the_image_is_left_out() -> None:
     image = ct((5, 30, 30))
-    mask = region(ball(image, (2, 15, 15), 4))
-    prepared = Prepared(image, mask.voxels, mask.offset_zyx)
-    assert [item.name for item in derive("LoG", {"sigma": [1.0, 20.0]}, prepared)] == ["log-sigma-1-0-mm-3D"]
-    thin = ct((3, 30, 30))
-    flat = region(ball(thin, (1, 15, 15), 4))
-    assert list(derive("LoG", {"sigma": [1.0]}, Prepared(thin, flat.voxels, flat.offset_zyx))) == []
+    box = (slice(1, 3), slice(10, 20), slice(10, 20))
+    assert [item.name for item in derive("LoG", {"sigma": [1.0, 20.0]}, image, box)] == ["log-sigma-1-0-mm-3D"]
+    assert list(derive("LoG", {"sigma": [1.0]}, ct((3, 30, 30)), box)) == []
 
 
 @pytest.mark.parametrize("spacing", [(0.75, 0.75, 1.25), (1.0, 1.0, 3.0), (0.5, 0.5, 0.5)])
