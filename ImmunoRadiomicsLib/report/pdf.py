@@ -52,6 +52,7 @@ PageSize = Literal["A4", "letter"]
 
 _MARGIN = 48.0
 _MOST_COLUMNS = 5
+_ROOM_UNDER_TITLE = 90.0
 _PANELS_PER_ROW = 4
 _BAND = 0.95
 _SPELT = {
@@ -233,8 +234,11 @@ class _Writer:
         return made
 
     def story(self) -> list[Flowable]:
-        """Return the whole report."""
-        return [
+        """Return the whole report; a title never stands alone at the end of a page."""
+        from reportlab.platypus import CondPageBreak
+
+        parts: list[Flowable] = []
+        for item in (
             *self.summary(),
             *self.flags(),
             *self.response(),
@@ -244,7 +248,11 @@ class _Writer:
             *self.lungs(),
             *self.quality(),
             *self.provenance(),
-        ]
+        ):
+            if getattr(item, "style", None) in (self._styles["section"], self._styles["sub"]):
+                parts.append(CondPageBreak(_ROOM_UNDER_TITLE))
+            parts.append(item)
+        return parts
 
     def summary(self) -> list[Flowable]:
         """Return who, what and when, and the impression."""
@@ -544,7 +552,8 @@ class _Writer:
         """Return pictures of some time points, a column for each: as it is, and below carried onto the baseline."""
         from reportlab.platypus import Table
 
-        across = self.width / max(len(timepoints), 3)
+        # At this width two lesions with both rows of pictures share a page of either size.
+        across = self.width / max(len(timepoints), 3.5)
         side = across - 6
         rows: list[list[Any]] = []
         for views in (("own", "overview"), ("registered",)):
@@ -711,11 +720,9 @@ def _styles() -> dict[str, Any]:
         "strong": ParagraphStyle("strong", body, fontName=BOLD),
         "title": ParagraphStyle("title", body, fontName=BOLD, fontSize=15, leading=19, spaceAfter=6),
         "section": ParagraphStyle(
-            "section", body, fontName=BOLD, fontSize=11.5, leading=15, spaceBefore=10, spaceAfter=4, keepWithNext=1
+            "section", body, fontName=BOLD, fontSize=11.5, leading=15, spaceBefore=10, spaceAfter=4
         ),
-        "sub": ParagraphStyle(
-            "sub", body, fontName=BOLD, fontSize=8.5, leading=11, spaceBefore=6, spaceAfter=3, keepWithNext=1
-        ),
+        "sub": ParagraphStyle("sub", body, fontName=BOLD, fontSize=8.5, leading=11, spaceBefore=6, spaceAfter=3),
         "small": ParagraphStyle("small", body, fontSize=7, leading=9.2, textColor=_grey(SOFT)),
         "item": ParagraphStyle("item", body, leftIndent=9, firstLineIndent=-9, spaceAfter=2, fontSize=8, leading=10.5),
         "caption": ParagraphStyle("caption", cell, fontSize=6.4, leading=8, textColor=_grey(SOFT)),
