@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +399,7 @@ def _serve(link: connection.Connection, engine: str) -> None:
             outcomes = measure(source, regions, parameters, engine)
             try:
                 link.send(outcomes)
-            except ConnectionError:
+            except OSError:
                 return
         else:
             array, spacing, origin, direction, settings = message
@@ -423,7 +423,7 @@ def _received(link: connection.Connection) -> Any:
     """Return the next message, or None where the parent is gone."""
     try:
         return link.recv()
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):
         return None
 
 
@@ -448,6 +448,8 @@ def _uninterrupted() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # It would be started with the first process, and let interrupts through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
