@@ -261,6 +261,7 @@ def _add_cohort(commands: Any) -> None:
     )
     cohort.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
     cohort.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
+    cohort.add_argument("--radiomics-engine", default="auto", metavar="NAME", help="auto, pyradiomics, or own")
     cohort.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws")
     cohort.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
     cohort.set_defaults(run=_cohort)
@@ -315,6 +316,12 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
     parser.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
     parser.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
     parser.add_argument(
+        "--radiomics-engine",
+        default="auto",
+        metavar="NAME",
+        help="auto, pyradiomics, or own, which needs no pyradiomics",
+    )
+    parser.add_argument(
         "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
     )
     parser.add_argument(
@@ -345,7 +352,9 @@ def _not_negative(text: str) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     from .pipeline import Settings
 
-    return Settings(options.preset, options.lung_preset, options.engine, options.jobs, options.seed)
+    return Settings(
+        options.preset, options.lung_preset, options.engine, options.jobs, options.seed, options.radiomics_engine
+    )
 
 
 def _analyze(options: argparse.Namespace) -> int:

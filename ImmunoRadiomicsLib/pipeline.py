@@ -97,7 +97,7 @@ class Settings:
     """What the user may choose about a run.
 
     ``preset`` and ``lung_preset`` name extraction presets (or give the path of a pyradiomics parameter file), ``engine`` the
-    alignment engine.
+    alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
     """
 
     preset: str = "ct-lesion"
@@ -105,6 +105,7 @@ class Settings:
     engine: str = "auto"
     jobs: int = 1
     seed: int = 0
+    radiomics_engine: str = "auto"
 
 
 def analyze(
@@ -216,7 +217,7 @@ class _Order:
             workspace,
             fingerprint(
                 code_fingerprint(),
-                _packages(),
+                _packages(settings),
                 extent,
                 hashes,
                 told,
@@ -543,6 +544,7 @@ class _Run:
                 jobs=self.settings.jobs,
                 cache=self.workspace.cache / "radiomics",
                 progress=progress,
+                engine=self.settings.radiomics_engine,
             )
             days = {item.name: self.study.day(item) for item in self.study.timepoints}
             deltas = radiomics.feature_deltas(self.features, days, self.study.baseline.name)
@@ -658,7 +660,7 @@ class _Run:
             created=self.started.isoformat(timespec="seconds"),
             python=sys.version.split()[0],
             platform=platform.platform(),
-            packages=_packages(),
+            packages=_packages(self.settings),
             inputs_sha256=self.hashes,
             stages=tuple(self.records),
             seed=self.settings.seed,
@@ -769,9 +771,10 @@ def software_version() -> str:
         return SOURCE_VERSION
 
 
-def _packages() -> dict[str, str]:
+def _packages(settings: Settings) -> dict[str, str]:
     """Return the versions of what computes the result, by name; what is not installed is left out."""
-    packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__, **radiomics.software_versions()}
+    packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__}
+    packages |= radiomics.software_versions(settings.radiomics_engine)
     with contextlib.suppress(PackageNotFoundError):
         packages["slicer-core"] = version("slicer-core")
     return dict(sorted(packages.items()))

@@ -9,12 +9,10 @@ import subprocess
 import slicer
 from slicer.i18n import tr as _
 
-# What is imported, and what is asked of pip for it.
+# What is imported, and what is asked of pip for it. Radiomics need nothing: the engine has its own, equal to pyradiomics.
 REQUIREMENTS = {
     "yaml": "PyYAML>=6",
     "jinja2": "jinja2>=3.1",
-    "pywt": "PyWavelets>=1.6",
-    "radiomics": "pyradiomics-bhklab==3.1.4",
 }
 RADIOMICS_EXTENSION = "SlicerRadiomics"
 
@@ -81,14 +79,15 @@ def extensionsManager() -> object | None:
 def offerRadiomicsExtension() -> bool:
     """Offer to install SlicerRadiomics, which brings pyradiomics; return whether it was installed (Slicer then restarts).
 
-    Where there is no extensions manager, or the user declines, the package from PyPI is offered next by ``ensurePackages``.
+    Where there is no extensions manager, or the user declines, the engine computes the same features itself.
     """
     model = extensionsManager()
     if model is None or not radiomicsIsMissing() or slicer.app.testingEnabled():
         return False
     wanted = slicer.util.confirmYesNoDisplay(
         _(
-            "Radiomics need pyradiomics, which the extension SlicerRadiomics brings. Install that extension and restart?"
+            "The extension SlicerRadiomics brings pyradiomics, the reference for radiomics. Without it the same features are "
+            "computed by this module itself. Install SlicerRadiomics and restart?"
         ),
         _("ImmunoRadiomics - SlicerRadiomics"),
     )

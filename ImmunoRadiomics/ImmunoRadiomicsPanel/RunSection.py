@@ -13,6 +13,7 @@ class RunSection(Section):
 
     def setup(self) -> None:
         """Connect the widgets."""
+        self._offered = False
         self.onClick(self.ui.runButton, self.onRun)
         self.onClick(self.ui.cancelButton, self.panel.onCancel)
 
@@ -33,8 +34,10 @@ class RunSection(Section):
 
     def onRun(self) -> None:
         """Analyze the patient."""
-        if offerRadiomicsExtension():
-            return
+        if not self._offered:
+            self._offered = True  # whoever has said no is not asked at every run
+            if offerRadiomicsExtension():
+                return
         ensurePackages()
         self.panel.showUnaligned()
         self.begin(self.logic.analysisWork(self.parameters, self.panel.onProgress), _("Done."))
