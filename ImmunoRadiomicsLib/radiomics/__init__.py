@@ -1,4 +1,4 @@
-"""Radiomics: features of regions through pyradiomics, exactly as it defines them, and their change over time."""
+"""Radiomics: features of regions as pyradiomics defines them, by its classes or by our own engine, and their change over time."""
 
 from .deltas import feature_deltas
 from .extraction import extract, software_versions
