@@ -94,11 +94,10 @@ class _EditedTable:
     def __init__(self, table: Any, headings: Sequence[str], wide: Sequence[int], onEdited: Callable[[], None]) -> None:
         self.table = table
         self._onEdited = onEdited
+        self._wide = tuple(wide)
         self._editors: list[_Editors] = []
         table.setColumnCount(len(headings))
         table.setHorizontalHeaderLabels(list(headings))
-        for column in wide:
-            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
 
     def _changed(self, *_arguments: Any) -> None:
         self._onEdited()
@@ -115,7 +114,15 @@ class _EditedTable:
                 editors.block(True)
             del self._editors[count:]
             self.table.setRowCount(count)
-        self.table.resizeColumnsToContents()
+
+    def _fit(self) -> None:
+        """Give every column the width of what it shows, and the wide ones what is left."""
+        for column in range(self.table.columnCount):
+            if column not in self._wide:
+                self.table.resizeColumnToContents(column)
+        for column in self._wide:
+            # Set anew each time: only then is the space shared out again.
+            self.table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
 
     def _newEditors(self) -> _Editors:
         raise NotImplementedError
@@ -126,7 +133,7 @@ class TimepointTable(_EditedTable):
 
     def __init__(self, table: Any, onEdited: Callable[[], None]) -> None:
         headings = [_("Role"), _("Date"), _("CT"), _("Segmentation"), _("No lesion")]
-        super().__init__(table, headings, (2, 3), onEdited)
+        super().__init__(table, headings, (), onEdited)
         self._shown: list[TimepointRow] = []
 
     def _newEditors(self) -> _Editors:
@@ -165,6 +172,7 @@ class TimepointTable(_EditedTable):
             segmentation.setCurrentNode(row.segmentation)
             absent.setChecked(row.noVisibleLesions)
             editors.block(False)
+        self._fit()
 
     def rows(self) -> list[TimepointRow]:
         """Return what the table shows, with what was shown of each row elsewhere."""
@@ -219,6 +227,7 @@ class SegmentTable(_EditedTable):
                 organ.setText(meaning.organ)
             role.setCurrentIndex(_LESION_ROLES.index(meaning.role))
             editors.block(False)
+        self._fit()
 
     def meanings(self) -> list[SegmentMeaning]:
         """Return what the table shows."""
@@ -290,4 +299,4 @@ class CorrespondenceTable(_EditedTable):
             remark.setText(row.remark)
             remark.setToolTip(row.remark)
             editors.block(False)
-        self.table.resizeColumnsToContents()
+        self._fit()
