@@ -374,7 +374,7 @@ class _Attempt:
             typical = float(np.median(values[core]))
         # In the lung the density needs no search; a ball in an organ that happens to have lung on one side is no lesion of it.
         in_lung = self.grower.share_of_lung(self.best)
-        if in_lung < 0.35:
+        if in_lung < 0.3:
             self._try_soft_tissue(window_of(COARSE_NODES), level, in_lung >= 0.2)
 
     @property
@@ -465,7 +465,7 @@ _SIDES = tuple(tuple(end if axis == side else slice(None) for axis in range(3)) 
 
 def _rank(candidate: _Candidate) -> float:
     """Rate a candidate by its border; one that the window cuts is worth less, because its border lies elsewhere."""
-    return candidate.score if candidate.fits else 0.4 * candidate.score
+    return candidate.score if candidate.fits else 0.8 * candidate.score
 
 
 def _in_band(
