@@ -274,7 +274,8 @@ def _stack(pictures: Sequence[Picture], notes: tuple[str, ...]) -> Stack:
         said.append(
             f"the slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart: resampled to {usual:.2f} mm (linear)"
         )
-    said += _header_notes(ordered, tilted=tilted, step_mm=mean)
+    split = any("acquisitions" in note for note in notes)
+    said += _header_notes(ordered, tilted=tilted, split=split, step_mm=mean)
     step = mean * (normal + drift) if tilted else mean * normal
     return Stack(
         tuple(ordered), "tilted" if tilted else "straight" if regular else "variable", step, places, tuple(said)
@@ -310,7 +311,7 @@ def _sideways(ordered: Sequence[Picture], places: np.ndarray) -> tuple[float, np
     return float(np.linalg.norm(left, axis=1).max()), slope
 
 
-def _header_notes(ordered: Sequence[Picture], *, tilted: bool, step_mm: float) -> list[str]:
+def _header_notes(ordered: Sequence[Picture], *, tilted: bool, split: bool, step_mm: float) -> list[str]:
     """Say what in the headers does not fit the geometry."""
     first = ordered[0]
     notes = []
@@ -323,6 +324,11 @@ def _header_notes(ordered: Sequence[Picture], *, tilted: bool, step_mm: float) -
     expected = first.images_in_acquisition
     if expected is not None and expected > len(ordered) and first.frame is None:
         notes.append(f"the header counts {expected} images in the acquisition, {len(ordered)} are here")
+    counted = [picture.number for picture in ordered if picture.number is not None and picture.frame is None]
+    if not split and len(counted) == len(ordered) and (min(counted) > 1 or max(counted) - min(counted) >= len(counted)):
+        notes.append(
+            f"the images are numbered {min(counted)} to {max(counted)} and {len(ordered)} are here: slices at the ends may be missing"
+        )
     if first.thickness_mm and step_mm > 1.05 * first.thickness_mm:
         notes.append(
             f"slices of {first.thickness_mm:g} mm lie {step_mm:.2f} mm apart: what is between them was not scanned"

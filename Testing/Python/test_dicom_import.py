@@ -227,6 +227,14 @@ def test_missing_slices_are_refused(tmp_path: Path) -> None:
     assert "2024-01-10" not in study_text
 
 
+def test_slices_missing_at_an_end_are_warned_of(tmp_path: Path) -> None:
+    series, _ = two_dates(tmp_path / "in")
+    for path in series.paths[:2]:
+        path.unlink()
+    result = import_folder(tmp_path / "in", tmp_path / "out")
+    assert "numbered 3 to 12 and 10 are here: slices at the ends may be missing" in " ".join(result.warnings)
+
+
 def test_uneven_slices_are_interpolated_and_wide_gaps_refused(tmp_path: Path) -> None:
     for date, factor in ((FIRST, 1.0), (SECOND, 3.0)):
         series = ct_series(phantom(), date=date)
