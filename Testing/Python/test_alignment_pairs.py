@@ -159,7 +159,7 @@ def test_a_real_pair_meets_its_landmarks():
     marks = [np.loadtxt(LUNG_PAIR / f"{name}_landmarks_lps_mm.txt", skiprows=2) for name in ("baseline", "followup")]
     found = align(*images)
     errors = np.linalg.norm(transform_points(marks[0], found.transform) - marks[1], axis=1)
-    assert np.median(errors) <= 1.15
+    assert np.median(errors) <= 1.1
     assert np.percentile(errors, 90) <= 3.0
     assert found.quality.folding_fraction == 0.0
     assert found.quality.verdict == "good"
