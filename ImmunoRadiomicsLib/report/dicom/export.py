@@ -92,12 +92,14 @@ def export_dicom(
     folder = study.baseline.ct.parent
     sources = read_sources(folder)
     found: dict[str, tuple[Dataset, ...]] = {}
+    identified = False
     if dicom is not None:
         if sources is None:
             raise InputError(
                 f"{folder}: there is no {SOURCES_FILE}: the study was not imported from DICOM. Export without --dicom."
             )
         found = find_sources(sources, dicom, key_file, part(progress, 0.0, 0.2))
+        identified = sources.hashed and bool(found)
     partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
     try:
         work = _Export(analysis, study, result, partial, sources, found)
@@ -111,6 +113,8 @@ def export_dicom(
         shutil.rmtree(partial, ignore_errors=True)
     progress(1.0, "done")
     files = tuple(out / path.relative_to(partial) for path in work.files)
+    if identified:
+        work.notes.append("the objects name the patient as the DICOM files do: the export is no longer pseudonymised")
     return ExportResult(out, files, tuple(work.notes))
 
 
