@@ -38,6 +38,7 @@ FILES = {
     "best.csv",
     "flags.csv",
     "report.html",
+    "report.pdf",
     "scene.mrb",
     "provenance.json",
     "log.txt",
