@@ -24,6 +24,7 @@ from .progress import Progress
 from .study import Study
 
 if TYPE_CHECKING:
+    from . import training
     from .pipeline import Settings
 
 DEMO_SEED = 7
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dicom(commands)
     _add_respond(commands)
     _add_cohort(commands)
+    _add_training(commands)
 
     simulate = commands.add_parser("simulate", help="a cohort of virtual patients with known truth")
     simulate.add_argument("--patients", type=int, required=True, metavar="N")
@@ -265,6 +267,131 @@ def _add_cohort(commands: Any) -> None:
     cohort.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws")
     cohort.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
     cohort.set_defaults(run=_cohort)
+
+
+def _add_training(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="a published system on your own cohort",
+        description="Fit a recipe to a table (training.csv of a cohort, or any CSV or Parquet table with a patient, a label of 0 and 1, and features), "
+        "validate it by nested cross-validation, and write a bundle with its card, report and checklists.",
+    )
+    train.add_argument("table", type=Path, metavar="TABLE")
+    train.add_argument(
+        "--recipe", default="default", metavar="ID", help="see `recipes`, or a YAML file (default: %(default)s)"
+    )
+    train.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="output folder")
+    train.add_argument("--exclude", action="append", default=[], metavar="COLUMN", help="leave out; may be repeated")
+    train.add_argument(
+        "--repeats", type=_positive, metavar="N", help="draws of the outer folds (default: the recipe's)"
+    )
+    train.add_argument(
+        "--bootstraps", type=_not_negative, metavar="N", help="samples for the optimism (default: 20 for small tables)"
+    )
+    train.add_argument(
+        "--permutations",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="repeat all with shuffled outcomes (default: 0)",
+    )
+    train.add_argument("--learning-curve", action="store_true", default=None, help="also for large tables")
+    train.add_argument("--jobs", type=_positive, default=1, metavar="N", help="folds at a time (default: 1)")
+    train.add_argument("--force", action="store_true", help="go on with too few events")
+    train.set_defaults(run=_train)
+
+    validate = commands.add_parser(
+        "validate", help="a trained bundle on another table: discrimination, calibration, decision curve, centres"
+    )
+    validate.add_argument("bundle", type=Path, metavar="BUNDLE")
+    validate.add_argument("table", type=Path, metavar="TABLE")
+    validate.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    validate.set_defaults(run=_validate)
+    for command in (train, validate):
+        command.add_argument(
+            "--label", metavar="COLUMN", help="column of 0 and 1 (default: label, target, or that of the recipe)"
+        )
+        command.add_argument("--seed", type=_not_negative, default=0, metavar="S")
+        command.add_argument(
+            "--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr"
+        )
+
+    recipes = commands.add_parser("recipes", help="the published systems and what each needs")
+    recipes.add_argument("--check", type=Path, metavar="TABLE", help="say which of them this table can run")
+    recipes.add_argument("--json", action="store_true", help="for programs")
+    recipes.set_defaults(run=_recipes)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from . import training
+
+    effort = training.Effort(options.repeats, options.bootstraps, options.permutations, options.learning_curve)
+    result = training.train(
+        options.table,
+        options.out,
+        recipe=options.recipe,
+        label=options.label,
+        exclude=options.exclude,
+        effort=effort,
+        seed=options.seed,
+        jobs=options.jobs,
+        force=options.force,
+        progress=display(options.progress),
+    )
+    return _say_figures(result, options.out)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from . import training
+
+    result = training.validate(
+        options.bundle,
+        options.table,
+        options.out,
+        label=options.label,
+        seed=options.seed,
+        progress=display(options.progress),
+    )
+    return _say_figures(result, options.out)
+
+
+def _say_figures(result: training.Assessment, out: Path) -> int:
+    for note in result.notes:
+        _say(note)
+    found, slope = result.performance.discrimination, result.performance.calibration_slope
+    calibration = f", calibration slope {slope.value:.2f}" if slope else ""
+    _say(
+        f"{result.performance.metric} {found.value:.3f} ({found.lower:.3f} to {found.upper:.3f}){calibration}. {result.reported}"
+    )
+    _say(f"Report: {out / 'report.html'}. Research use only.")
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from . import training
+    from .serialise import to_json
+    from .training.listing import images, needs
+
+    recipes = [training.load_recipe(name) for name in training.recipe_names()]
+    if options.check is not None:
+        fits = [training.fit_columns(recipe, training.read_header(options.check)) for recipe in recipes]
+        if options.json:
+            print(json.dumps(to_json(fits), indent=1, ensure_ascii=False))
+            return 0
+        for fit in fits:
+            print(f"{fit.recipe}: {'cannot run' if fit.problems else f'can run with {len(fit.columns)} columns'}")
+            for line in (*fit.problems, *fit.notes):
+                print(_wrapped(line))
+        return 0
+    if options.json:
+        print(json.dumps(to_json(recipes), indent=1, ensure_ascii=False))
+        return 0
+    for recipe in recipes:
+        print(f"{recipe.id}  ({recipe.flag})  {recipe.title}")
+        for line in (f"images: {images(recipe)}", *needs(recipe), f"reported: {recipe.reported.text}"):
+            print(_wrapped(line))
+        print()
+    return 0
 
 
 def _cohort(options: argparse.Namespace) -> int:

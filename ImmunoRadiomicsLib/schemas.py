@@ -13,11 +13,18 @@ from .classifiers.bundles import bundle_schemas
 from .resources import resource
 from .serialise import json_schema
 from .simulation.truth import truth_schema
+from .training.assess import Assessment
+from .training.recipes import recipe_schema
 from .workspace import write_json
 
 _FILES: dict[str, tuple[type, str, str]] = {
     "analysis.schema.json": (Analysis, "analysis.json", "Everything that was found out about one patient."),
     "stage.schema.json": (StageResult, "stage.json", "What is known after a stage that was run alone."),
+    "validation.schema.json": (
+        Assessment,
+        "validation.json",
+        "What a training run or an external validation found out.",
+    ),
     "provenance.schema.json": (Provenance, "provenance.json", "What made the result, so that it can be made again."),
 }
 
@@ -28,7 +35,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         name: json_schema(kind, title=title, description=description)
         for name, (kind, title, description) in _FILES.items()
     }
-    return {**results, **bundle_schemas(), "truth.schema.json": truth_schema()}
+    return {**results, **bundle_schemas(), **recipe_schema(), "truth.schema.json": truth_schema()}
 
 
 def write_schemas(folder: Path) -> None:

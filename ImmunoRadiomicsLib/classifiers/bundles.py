@@ -22,6 +22,7 @@ from ..files import sha256_of, write_text
 from ..resources import resource
 from ..serialise import from_json, json_schema
 from .model import MODEL_VERSION, EvidenceModel
+from .trained import KNOWN_TYPES, TRAINED_VERSION, Predictor, TrainedModel, load_estimator, model_problems
 
 CARD_VERSION = "1.0"
 CARD_FILE = "card.json"
@@ -90,13 +91,13 @@ class Validation:
 
 @dataclass(frozen=True)
 class Card:
-    """What a bundle is, in the words and numbers that a user must see."""
+    """What a bundle is, in the words and numbers that a user must see. ``types`` are those that its skops files may hold."""
 
     card_version: str
     id: str
     version: str
     title: str
-    flag: Literal["pseudoprogression", "hyperprogression", "pneumonitis"]
+    flag: Literal["pseudoprogression", "hyperprogression", "pneumonitis", "response", "survival", "biomarker"]
     kind: Literal["evidence", "linear", "sklearn"]
     purpose: str
     endpoint: str
@@ -109,6 +110,7 @@ class Card:
     limits: tuple[str, ...]
     licence: str
     sha256: dict[str, str]
+    types: tuple[str, ...] = ()
 
     def source(self, identifier: str) -> Source:
         """Return a source by id; KeyError if there is none."""
@@ -125,11 +127,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. ``model`` is None for the trained kinds, whose files are read by their own loader."""
+    """A verified bundle: an evidence model, or for the trained kinds a predictor."""
 
     folder: Path
     card: Card
     model: EvidenceModel | None
+    predictor: Predictor | None = None
 
 
 def shipped_bundles() -> tuple[Path, ...]:
@@ -164,13 +167,25 @@ def load_bundle(path: Path) -> Bundle:
     problems += _file_problems(path, card)
     if problems:
         raise InputError(problems)
-    if card.kind != "evidence":
-        return Bundle(path, card, None)
     model_path = path / EVIDENCE_FILE
+    if card.kind != "evidence":
+        return Bundle(path, card, None, _load_predictor(path, card))
     model = _read(EvidenceModel, model_path, "model_version", MODEL_VERSION)
     if problems := [f"{model_path}: {text}" for text in _model_problems(card, model)]:
         raise InputError(problems)
     return Bundle(path, card, model)
+
+
+def _load_predictor(path: Path, card: Card) -> Predictor:
+    model_path = path / EVIDENCE_FILE
+    model: TrainedModel = _read(TrainedModel, model_path, "model_version", TRAINED_VERSION)
+    problems = model_problems(model, [item.name for item in card.inputs], list(card.sha256))
+    if card.kind == "linear" and any(item.file is not None for item in model.members):
+        problems.append("the card says linear, and a member is no weighted sum.")
+    if problems:
+        raise InputError([f"{model_path}: {text}" for text in problems])
+    files = [item.file for item in model.members if item.file is not None]
+    return Predictor(model, {name: load_estimator(path / name, card.types, len(model.columns)) for name in files})
 
 
 def seal_bundle(path: Path) -> None:
@@ -198,6 +213,9 @@ def bundle_schemas() -> dict[str, dict[str, Any]]:
         ),
         "evidence-model.schema.json": json_schema(
             EvidenceModel, title=EVIDENCE_FILE, description="Prior, contributions and rules of one flag."
+        ),
+        "trained-model.schema.json": json_schema(
+            TrainedModel, title=EVIDENCE_FILE, description="A model that was fitted to a table."
         ),
     }
 
@@ -258,8 +276,10 @@ def _card_problems(card: Card) -> Iterator[str]:
             yield f"the input {spec.name!r} has low {spec.low} above high {spec.high}."
     if card.training.source not in sources:
         yield f"the training data cite {card.training.source!r}, which is not among the sources."
-    if card.kind == "evidence" and EVIDENCE_FILE not in card.sha256:
+    if EVIDENCE_FILE not in card.sha256:
         yield f"sha256 does not name {EVIDENCE_FILE}."
+    for name in sorted(set(card.types) - KNOWN_TYPES):
+        yield f"types names {name!r}, which is no part of any model that this software fits."
 
 
 def _file_problems(folder: Path, card: Card) -> Iterator[str]:

@@ -1,0 +1,141 @@
+"""What is known about a training run, laid out as reporting checklists ask for it, with what only its authors can add left open.
+
+METRICS (B. Kocak et al., doi:10.1186/s13244-023-01572-w) is scored with its published weights: an item that is not known counts as
+not met, so that the score is a floor. TRIPOD+AI (doi:10.1136/bmj-2023-078378) and CLEAR (doi:10.1186/s13244-023-01415-8) are given by their sections;
+the words here are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .assess import Assessment
+from .recipes import Recipe
+
+Status = Literal["met", "not met", "open", "does not apply"]
+
+
+@dataclass(frozen=True)
+class ChecklistItem:
+    """An item: what is known about it, or what its authors have to add where it is open. ``weight`` is 0 outside METRICS."""
+
+    checklist: Literal["TRIPOD+AI", "CLEAR", "METRICS"]
+    item: str
+    topic: str
+    status: Status
+    text: str
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checklists:
+    """All items, and the METRICS score in percent of what applies."""
+
+    items: tuple[ChecklistItem, ...]
+    metrics_percent: float
+    metrics_open: int
+
+
+def checklists(recipe: Recipe, result: Assessment) -> Checklists:
+    """Fill in what a training run knows."""
+    metrics = tuple(_metrics(recipe, result))
+    applicable = [item for item in metrics if item.status != "does not apply"]
+    reached = sum(item.weight for item in applicable if item.status == "met")
+    return Checklists(
+        (*_tripod(recipe, result), *_clear(recipe, result), *metrics),
+        100 * reached / sum(item.weight for item in applicable),
+        sum(item.status == "open" for item in metrics),
+    )
+
+
+def _metrics(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
+    multi = len(result.centres) > 1
+    compared = result.comparison is not None
+    enough = result.events_per_variable >= 10
+    calibrated = result.performance.calibration_slope is not None
+    single = len({image.modality for image in recipe.images}) <= 1
+    rows: tuple[tuple[float, str, Status, str], ...] = (
+        (0.0368, "Adherence to a checklist", "met", "this table"),
+        (0.0735, "Eligibility criteria of a representative population", "open", "state who was included and who was not"),
+        (0.0919, "Reference standard of high quality", "open", f"state how `{recipe.label}` was determined: {recipe.endpoint}"),
+        (0.0438, "More than one centre", "met" if multi else "open", f"{len(result.centres)} centres in the table" if multi else "no column `centre`"),
+        (0.0292, "Images that are made in clinical routine", "open", "state the source of the images"),
+        (0.0438, "Imaging protocol with parameters", "open", "add quality.csv of the cohort"),
+        (0.0292, "Interval between imaging and reference standard", "open", "state it"),
+        (0.0337, "Segmentation described", "open", "state who or what drew the lesions"),
+        (0.0225, "Automatic segmentation evaluated", "open", "if lesions were drawn or propagated automatically, state how that was checked"),
+        (0.0112, "Test masks by a single reader or tool", "open", "state it"),
+        (0.0622, "Image processing described", "open", "name the extraction preset"),
+        (0.0311, "Standardised extraction software", "open", "met where the features are those of this software's presets"),
+        (0.0415, "Extraction parameters reported", "open", "add the preset file"),
+        (0.0200, "Features that are not robust removed", "open", "no repeated measurements are in the table"),
+        (0.0200, "Redundant features removed", "met" if recipe.selection.redundancy < 1 else "not met", f"rank correlation above {recipe.selection.redundancy:g}, inside the folds"),
+        (0.0300, "Dimension suits the size of the data", "met" if enough else "not met", f"{result.events_per_variable:.1f} events per variable"),
+        (0.0200, "Robustness of end-to-end deep learning", "does not apply", "no deep learning"),
+        (0.0599, "Data parted properly", "met", result.scheme),
+        (0.0300, "Confounders handled", "met" if compared else "open", "clinical columns alone were fitted for comparison" if compared else "no clinical column in the table"),
+        (0.0352, "Suitable figures of performance", "met", f"{result.performance.metric}, with calibration where there is a probability"),
+        (0.0234, "Uncertainty considered", "met", "95 % intervals from drawing patients"),
+        (0.0176, "Calibration assessed", "met" if calibrated else "not met", "slope, intercept, curve, Brier score" if calibrated else "not for survival"),
+        (0.0117, "One modality, or proof that more are needed", "met" if single else "open", ", ".join(sorted({image.modality for image in recipe.images})) or "as in the table"),
+        (0.0293, "Compared with a way without radiomics", "met" if compared else "not met", "against the clinical columns" if compared else "give clinical columns"),
+        (0.0176, "Compared with a simple statistical model", "met" if compared else "not met", "ridge-logistic regression of clinical columns" if compared else "give clinical columns"),
+        (0.0375, "Internal testing", "met", result.scheme),
+        (0.0749, "External testing", "met" if result.kind == "external" else "not met", "run `validate` on another centre's table"),
+        (0.0075, "Data available", "open", "state it"),
+        (0.0075, "Code available", "met", "this software"),
+        (0.0075, "Model available", "open", "met where the bundle is published"),
+    )  # fmt: skip
+    return [
+        ChecklistItem("METRICS", str(number), topic, status, text, weight)
+        for number, (weight, topic, status, text) in enumerate(rows, start=1)
+    ]
+
+
+def _tripod(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
+    found = result.performance.discrimination
+    rows: tuple[tuple[str, str, Status, str], ...] = (
+        ("1", "Title", "met", f"Development and internal validation of: {recipe.title}"),
+        ("2", "Abstract", "open", "write it"),
+        ("3-4", "Background and objectives", "open", f"the system rebuilt is {recipe.publication.citation}"),
+        ("5", "Data", "open", f"{result.table}; say where and when it was gathered"),
+        ("6", "Participants", "open", "eligibility, treatments"),
+        ("7", "Data preparation", "met", "see the notes on the table"),
+        ("8", "Outcome", "open", f"{recipe.endpoint}; say how it was determined and by whom"),
+        ("9", "Predictors", "met", f"{result.candidates} candidate columns"),
+        ("10", "Sample size", "met", f"{result.patients} patients, {result.events} events, {result.events_per_variable:.1f} events per variable"),
+        ("11", "Missing data", "met", "median of the fitting rows, inside the folds"),
+        ("12", "Analytical methods", "met", result.scheme),
+        ("13", "Class imbalance", "met", "no resampling; probabilities recalibrated inside the folds"),
+        ("14", "Fairness", "open", "compare subgroups"),
+        ("15", "Model output", "met", "a probability" if result.performance.metric == "auc" else "a log hazard"),
+        ("16", "Training and evaluation compared", "met", "the same table; nested folds"),
+        ("17", "Ethical approval", "open", "state it"),
+        ("18", "Open science", "open", "funding, protocol, registration, data, code"),
+        ("19", "Patient and public involvement", "open", "state it"),
+        ("20", "Participants in the results", "open", "flow and characteristics"),
+        ("21", "Model development", "met", f"{result.rows} rows of {result.patients} patients, {result.events} events"),
+        ("22", "Model specification", "met", "model.json of the bundle"),
+        ("23", "Performance", "met", f"{result.performance.metric} {found.value:.3f} ({found.lower:.3f} to {found.upper:.3f})"),
+        ("24", "Model updating", "does not apply", "no model was updated"),
+        ("25-26", "Interpretation, limitations", "open", "see the limits on the card"),
+        ("27", "Usability", "open", "state where in care it would be used; research use only"),
+    )  # fmt: skip
+    return [ChecklistItem("TRIPOD+AI", number, topic, status, text) for number, topic, status, text in rows]
+
+
+def _clear(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
+    rows: tuple[tuple[str, str, Status, str], ...] = (
+        ("1-7", "Title, abstract, keywords, introduction", "open", "write them"),
+        ("8-16", "Study design, data, reference standard", "open", "protocol, ethics, eligibility, flow, outcome"),
+        ("17-20", "Segmentation", "open", "strategy, readers, reproducibility"),
+        ("21-25", "Pre-processing", "open", "the extraction preset names resampling, discretisation and filters"),
+        ("26-29", "Feature extraction", "met", "; ".join(group.title for group in recipe.features) or "all features of the table"),
+        ("30-36", "Data preparation", "met", f"redundancy above {recipe.selection.redundancy:g} thinned, selection: {recipe.selection.method}, all inside the folds"),
+        ("37-42", "Modeling", "met", f"{', '.join(recipe.members)}; settings chosen in inner folds"),
+        ("43-49", "Evaluation", "met", result.scheme),
+        ("50-54", "Results", "met", "this report"),
+        ("55-58", "Discussion and open science", "open", "write it; share the bundle, its hashes and the recipe"),
+    )  # fmt: skip
+    return [ChecklistItem("CLEAR", number, topic, status, text) for number, topic, status, text in rows]

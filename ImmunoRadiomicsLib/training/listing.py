@@ -1,0 +1,71 @@
+"""The recipes in words: a list for the terminal and the table of the documentation.
+
+``python -m ImmunoRadiomicsLib.training.listing`` writes ``Docs/RECIPES.md``; a test fails where that was forgotten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..files import write_text
+from ..resources import PACKAGE
+from .recipes import FAMILIES, Recipe, learner_titles, load_recipe, recipe_names
+
+_INTRODUCTION = """# Recipes
+
+Every published system that this project rebuilds. A recipe is a data file (`Resources/Recipes/ID.yaml`): `immunoradiomics train TABLE --recipe ID --out BUNDLE`
+fits it to your own table, validates it by nested cross-validation, and writes a bundle with its card, report and checklists. No recipe holds weights. Reported
+figures are what the publication or the review printed: a target to compare with, never a figure of ours.
+
+This page is written by `python -m ImmunoRadiomicsLib.training.listing`.
+
+| Recipe | Endpoint (label) | Images | Model | Measured by us, and what stays yours | Reported |
+|---|---|---|---|---|---|
+"""
+
+
+def needs(recipe: Recipe) -> tuple[str, ...]:
+    """Return what a recipe needs and what it can use, a line each."""
+    lines = [f"{'needs' if group.required else 'can use'}: {group.title}" for group in recipe.features]
+    lines += [
+        f"{'needs' if column.required else 'can use'}: {column.name} ({column.note})"
+        for column in (*recipe.clinical, *recipe.columns)
+    ]
+    return tuple(lines) or ("uses: every column of the table",)
+
+
+def images(recipe: Recipe) -> str:
+    """Return the images of a recipe in words."""
+    return (
+        "; ".join(
+            f"{item.modality} at {' + '.join(item.timepoints)}{', ' + item.note if item.note else ''}"
+            for item in recipe.images
+        )
+        or "any"
+    )
+
+
+def recipes_page() -> str:
+    """Return the documentation of the shipped recipes as Markdown."""
+    recipes = [load_recipe(name) for name in recipe_names()]
+    rows = "".join(
+        f"| `{item.id}` | {item.endpoint} (`{item.label}`, per {item.unit}) | {images(item)} | {learner_titles(item)}; selection: {item.selection.method} "
+        f"| {item.measured} | {item.reported.text} |\n"
+        for item in recipes
+    )
+    families = "".join(f"| {name} | {standard} |\n" for name, standard in FAMILIES.items())
+    details = "".join(
+        f"\n## {item.id}\n\n{item.title}. {item.publication.citation}. Population: {item.population}.\n\n"
+        + "".join(f"- {line}\n" for line in needs(item))
+        + "".join(f"- differs: {line}\n" for line in item.differences)
+        for item in recipes
+    )
+    return (
+        f"{_INTRODUCTION}{rows}\nFeature families by the image biomarker standard:\n\n| Class of pyradiomics | Family |\n|---|---|\n{families}\n"
+        "Features that were not read from the CT begin with `suv_` (PET), `mr_` (MRI) or `fused_` (fused PET-CT).\n"
+        + details
+    )
+
+
+if __name__ == "__main__":
+    write_text(Path(PACKAGE).parent / "Docs" / "RECIPES.md", recipes_page())

@@ -1,0 +1,348 @@
+"""Repeated nested cross-validation, and what else shows how far a figure can be trusted.
+
+Outer folds keep a patient's rows together. In each, ``fit_model`` makes every choice on the fitting rows; the held rows are only predicted.
+Finished folds are kept by the caller's ``keep``, so that an interrupted run goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..classifiers.trained import probability
+from ..progress import Progress, silent
+from .folds import fold_count, fold_numbers
+from .metrics import auc, brier, concordance
+from .model import FittedModel, Plan, fit_model
+from .table import Table
+
+# A finished piece of work under a name: returns what was kept, or makes and keeps it. Values are plain JSON.
+Keep = Callable[[str, Callable[[], Any]], Any]
+
+_CLINICAL_MEMBERS = ("ridge",)
+_CURVE_SHARES = (0.4, 0.6, 0.8, 1.0)
+_FEWEST_CENTRES = 3
+
+
+def keep_nothing(name: str, make: Callable[[], Any]) -> Any:
+    """Make every piece afresh."""
+    return make()
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One outer fold: the held rows, their log-odds, those by the clinical columns alone, and which columns the model read."""
+
+    repeat: int
+    fold: int
+    rows: tuple[int, ...]
+    log_odds: tuple[float, ...]
+    clinical: tuple[float, ...] | None
+    columns: tuple[str, ...]
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """All outer folds. Arrays are (repeats, rows)."""
+
+    folds: tuple[Fold, ...]
+    log_odds: np.ndarray
+    clinical: np.ndarray | None
+    fold_of_row: np.ndarray
+
+    def average(self) -> np.ndarray:
+        """Return the log-odds of each row, averaged over repeats."""
+        return np.asarray(self.log_odds.mean(axis=0))
+
+
+@contextmanager
+def one_thread_per_call() -> Iterator[None]:
+    """Keep linear algebra from starting its own threads, which makes sums depend on their number."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+def nested_validation(
+    plan: Plan,
+    table: Table,
+    *,
+    outer_folds: int,
+    repeats: int,
+    seed: int = 0,
+    jobs: int = 1,
+    keep: Keep = keep_nothing,
+    progress: Progress = silent,
+) -> Nested:
+    """Cross-validate a plan on a table.
+
+    ``jobs`` folds run at a time. The result depends on the seed and not on ``jobs``.
+    """
+    count = fold_count(table.labels, table.groups, outer_folds)
+    numbers = np.array([fold_numbers(table.labels, table.groups, count, [seed, repeat]) for repeat in range(repeats)])
+    work = [(repeat, fold) for repeat in range(repeats) for fold in range(count)]
+
+    def one(repeat: int, fold: int) -> Fold:
+        held = numbers[repeat] == fold
+        data = keep(f"fold-{repeat}-{fold}", lambda: _fold(plan, table, held, fold_seed(seed, repeat, fold)))
+        clinical = data["clinical"]
+        return Fold(
+            repeat,
+            fold,
+            tuple(int(item) for item in np.flatnonzero(held)),
+            tuple(data["log_odds"]),
+            None if clinical is None else tuple(clinical),
+            tuple(data["columns"]),
+            tuple(data["members"]),
+        )
+
+    folds = run_all([lambda item=item: one(*item) for item in work], jobs, progress, "fold")
+    log_odds = np.zeros((repeats, table.labels.size))
+    clinical = np.zeros_like(log_odds)
+    for item in folds:
+        log_odds[item.repeat, list(item.rows)] = item.log_odds
+        if item.clinical is not None:
+            clinical[item.repeat, list(item.rows)] = item.clinical
+    return Nested(tuple(folds), log_odds, clinical if folds[0].clinical is not None else None, numbers)
+
+
+def fold_seed(seed: int, repeat: int, fold: int) -> int:
+    """Return the seed of one outer fold."""
+    return int(np.random.default_rng([seed, repeat, fold]).integers(2**31))
+
+
+def run_all(work: Sequence[Callable[[], Any]], jobs: int, progress: Progress, what: str) -> list[Any]:
+    """Run pieces of work on ``jobs`` threads and return their results in order; nothing new starts once one has failed."""
+    results: list[Any] = [None] * len(work)
+    progress(0.0, f"{what} 0 of {len(work)}")
+    with one_thread_per_call(), ThreadPoolExecutor(max_workers=jobs) as pool:
+        waiting = {pool.submit(item): index for index, item in enumerate(work)}
+        try:
+            for done, future in enumerate(as_completed(waiting), start=1):
+                results[waiting[future]] = future.result()
+                progress(done / len(work), f"{what} {done} of {len(work)}")
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return results
+
+
+def _fold(plan: Plan, table: Table, held: np.ndarray, seed: int) -> dict[str, Any]:
+    model = _fit(plan, table, ~held, seed)
+    clinical_part = clinical_table(table)
+    clinical = None
+    if clinical_part is not None:
+        alone = clinical_plan(plan, table)
+        clinical = _fit(alone, clinical_part, ~held, seed).log_odds(clinical_part.values[held]).tolist()
+    return {
+        "log_odds": model.log_odds(table.values[held]).tolist(),
+        "clinical": clinical,
+        "columns": [table.columns[index] for index in model.columns],
+        "members": [f"{item.kind} (setting {item.setting:g}, weight {item.weight:.2f})" for item in model.members],
+    }
+
+
+def _fit(plan: Plan, table: Table, rows: np.ndarray, seed: int) -> FittedModel:
+    time = None if table.time is None else table.time[rows]
+    return fit_model(plan, table.values[rows], table.labels[rows], table.groups[rows], time, seed)
+
+
+def clinical_plan(plan: Plan, table: Table) -> Plan:
+    """Return what is fitted to the clinical columns for comparison."""
+    members = ("cox",) if table.time is not None else _CLINICAL_MEMBERS
+    return replace(plan, members=members, selection="none", redundancy=1.0)
+
+
+def clinical_table(table: Table) -> Table | None:
+    """Return the clinical columns, where there are some beside others."""
+    names = table.clinical
+    return table.take(names) if names and len(names) < len(table.columns) else None
+
+
+def leave_one_centre_out(
+    plan: Plan, table: Table, *, seed: int = 0, jobs: int = 1, keep: Keep = keep_nothing, progress: Progress = silent
+) -> dict[str, tuple[int, float]]:
+    """Return for each centre its rows and the AUC (or C) of a model fitted without it; empty with fewer than three centres.
+
+    A patient seen at two centres is left out of the fit for either.
+    """
+    centres = np.array(table.centres)
+    names = sorted(set(table.centres))
+    if len(names) < _FEWEST_CENTRES:
+        return {}
+
+    def one(name: str) -> float | None:
+        held = centres == name
+        seen = ~held & ~np.isin(table.groups, table.groups[held])
+        if (
+            min(table.labels[seen].sum(), (1 - table.labels[seen]).sum()) < 2
+            or len(set(table.labels[held].tolist())) < 2
+        ):
+            return None
+        found = keep(
+            f"centre-{names.index(name)}", lambda: _fit(plan, table, seen, seed).log_odds(table.values[held]).tolist()
+        )
+        return discrimination(np.array(found), table.rows(np.flatnonzero(held)))
+
+    values = run_all([lambda name=name: one(name) for name in names], jobs, progress, "centre")
+    return {
+        name: (int((centres == name).sum()), value)
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    }
+
+
+def discrimination(scores: np.ndarray, table: Table, strata: np.ndarray | None = None) -> float:
+    """Return the AUC, or for survival Harrell's C, inside strata."""
+    if table.time is not None:
+        return concordance(scores, table.labels, table.time, strata)
+    return auc(scores, table.labels, strata)
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """Bootstrap estimates: the apparent figure, the optimism that Harrell's bootstrap finds in it, and Efron's .632+ of the Brier score.
+
+    The figure is the AUC or C. ``brier_632_plus`` is None for survival (doi:10.1080/01621459.1997.10474007).
+    """
+
+    draws: int
+    apparent: float
+    optimism: float
+    corrected: float
+    brier_632_plus: float | None
+
+
+def bootstrap_optimism(
+    plan: Plan,
+    table: Table,
+    model: FittedModel,
+    draws: int,
+    *,
+    seed: int = 0,
+    jobs: int = 1,
+    keep: Keep = keep_nothing,
+    progress: Progress = silent,
+) -> Optimism:
+    """Fit the plan to samples of patients drawn with replacement and compare each on its sample, on all rows, and on the patients left out."""
+
+    def one(number: int) -> list[float]:
+        rng = np.random.default_rng([seed, 4, number])
+        groups = np.unique(table.groups)
+        while True:
+            drawn = rng.choice(groups, groups.size)
+            rows = np.concatenate([np.flatnonzero(table.groups == item) for item in drawn])
+            sample, left = table.rows(rows), ~np.isin(table.groups, drawn)
+            if min(np.unique(sample.groups[sample.labels == value]).size for value in (0, 1)) >= 2 and left.any():
+                break
+        fitted = fit_model(plan, sample.values, sample.labels, sample.groups, sample.time, fold_seed(seed, 4, number))
+        everyone = fitted.log_odds(table.values)
+        gap = discrimination(everyone[rows], sample) - discrimination(everyone, table)
+        return [gap, brier(probability(everyone[left]), table.labels[left])]
+
+    pieces = [lambda number=number: keep(f"bootstrap-{number}", lambda: one(number)) for number in range(draws)]
+    found = np.array(run_all(pieces, jobs, progress, "bootstrap sample"))
+    apparent_scores = model.log_odds(table.values)
+    apparent = discrimination(apparent_scores, table)
+    optimism = float(found[:, 0].mean())
+    corrected = apparent - optimism
+    if table.time is not None:
+        return Optimism(draws, apparent, optimism, corrected, None)
+    predicted = probability(apparent_scores)
+    seen, unseen = brier(predicted, table.labels), float(found[:, 1].mean())
+    # The error if predictions had nothing to do with outcomes: every prediction against every outcome.
+    share = table.labels.mean()
+    blind = float(np.mean(share * (1 - predicted) ** 2 + (1 - share) * predicted**2))
+    limited = min(unseen, blind)
+    overfit = (limited - seen) / (blind - seen) if limited > seen and blind > seen else 0.0
+    weight = 0.632 / (1 - 0.368 * overfit)
+    return Optimism(draws, apparent, optimism, corrected, float((1 - weight) * seen + weight * limited))
+
+
+def learning_curve(
+    plan: Plan,
+    table: Table,
+    *,
+    outer_folds: int,
+    seed: int = 0,
+    jobs: int = 1,
+    keep: Keep = keep_nothing,
+    progress: Progress = silent,
+) -> tuple[tuple[int, float], ...]:
+    """Return (patients fitted on, AUC or C in the held folds) for growing shares of the fitting patients."""
+    count = fold_count(table.labels, table.groups, outer_folds)
+    numbers = fold_numbers(table.labels, table.groups, count, [seed, 0])
+
+    def one(share: float, fold: int) -> list[Any]:
+        seen = np.flatnonzero(numbers != fold)
+        part = seen[fold_numbers(table.labels[seen], table.groups[seen], 20, [seed, 5, fold]) < round(20 * share)]
+        if min(np.unique(table.groups[part][table.labels[part] == value]).size for value in (0, 1)) < 2:
+            return []
+        rows = np.isin(np.arange(table.labels.size), part)
+        model = _fit(plan, table, rows, fold_seed(seed, 0, fold))
+        return [int(np.unique(table.groups[part]).size), model.log_odds(table.values[numbers == fold]).tolist()]
+
+    work = [(share, fold) for share in _CURVE_SHARES for fold in range(count)]
+    found = run_all(
+        [lambda item=item: keep(f"curve-{item[0]:g}-{item[1]}", lambda: one(*item)) for item in work],
+        jobs,
+        progress,
+        "learning step",
+    )
+    points = []
+    for share in _CURVE_SHARES:
+        scores, sizes = np.zeros(table.labels.size), []
+        for (other, fold), item in zip(work, found, strict=True):
+            if other == share and item:
+                scores[numbers == fold] = item[1]
+                sizes.append(item[0])
+        if len(sizes) == count:
+            points.append((round(float(np.mean(sizes))), discrimination(scores, table, numbers)))
+    return tuple(points)
+
+
+def permutation_test(
+    plan: Plan,
+    table: Table,
+    found: float,
+    draws: int,
+    *,
+    outer_folds: int,
+    seed: int = 0,
+    jobs: int = 1,
+    keep: Keep = keep_nothing,
+    progress: Progress = silent,
+) -> tuple[float, tuple[float, ...]]:
+    """Repeat the whole cross-validation with shuffled outcomes: return the p-value of ``found`` and the figures under chance.
+
+    Outcomes change places between patients with the same number of rows, all rows of one together.
+    """
+
+    def one(number: int) -> float:
+        rng = np.random.default_rng([seed, 6, number])
+        order = _shuffled_patients(table.groups, rng)
+        shuffled = replace(table, labels=table.labels[order], time=None if table.time is None else table.time[order])
+        result = nested_validation(plan, shuffled, outer_folds=outer_folds, repeats=1, seed=seed + 1 + number)
+        return discrimination(result.log_odds[0], shuffled, result.fold_of_row[0])
+
+    pieces = [lambda number=number: keep(f"shuffle-{number}", lambda: one(number)) for number in range(draws)]
+    values = tuple(float(item) for item in run_all(pieces, jobs, progress, "shuffled outcome"))
+    return (sum(item >= found for item in values) + 1) / (draws + 1), values
+
+
+def _shuffled_patients(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return for each row the row whose outcome it takes."""
+    order = np.arange(groups.size)
+    rows = [np.flatnonzero(groups == item) for item in np.unique(groups)]
+    for size in sorted({item.size for item in rows}):
+        alike = [item for item in rows if item.size == size]
+        for place, source in enumerate(rng.permutation(len(alike))):
+            order[alike[place]] = alike[source]
+    return order

@@ -1,0 +1,502 @@
+"""Training and validation from a table to a folder: what ``immunoradiomics train`` and ``validate`` do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import SOURCE_VERSION
+from ..classifiers.bundles import (
+    CARD_FILE,
+    CARD_VERSION,
+    EVIDENCE_FILE,
+    Card,
+    Figure,
+    InputSpec,
+    Source,
+    Training,
+    Validation,
+    load_bundle,
+)
+from ..classifiers.bundles import Performance as CardPerformance
+from ..classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel, types_of
+from ..errors import InputError
+from ..files import sha256_of
+from ..progress import Progress, part, silent
+from ..serialise import to_json
+from ..workspace import PROVENANCE_FILE, Workspace, code_fingerprint, fingerprint, write_json
+from .assess import (
+    ASSESSMENT_VERSION,
+    Assessment,
+    CentreReport,
+    against_reported,
+    column_reports,
+    compare_with_clinical,
+    events_per_variable,
+    performance,
+    sample_size_note,
+)
+from .checklists import checklists
+from .learners import LEARNERS, require_scikit_learn
+from .metrics import CurvePoint
+from .model import FittedModel, fit_model
+from .nested import (
+    Keep,
+    bootstrap_optimism,
+    discrimination,
+    fold_seed,
+    learning_curve,
+    leave_one_centre_out,
+    nested_validation,
+    one_thread_per_call,
+    permutation_test,
+)
+from .page import write_validation_page
+from .recipes import DEFAULT_RECIPE, Recipe, learner_titles, load_recipe, recipe_table
+from .table import CLINICAL_NAMES, Table, read_table
+
+VALIDATION_FILE = "validation.json"
+CHECKLIST_FILE = "checklists.json"
+REPORT_FILE = "report.html"
+
+# Fewer patients of the smaller class, or fewer of them per variable of a model that selects its variables, and a figure is chance.
+FEWEST_EVENTS = 10
+FEWEST_EVENTS_PER_VARIABLE = 2.0
+# Up to this many cells the slower checks come with every run.
+_SMALL_TABLE_CELLS = 30_000
+_SMALL_TABLE_BOOTSTRAPS = 20
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed beside the nested cross-validation; None: by the size of the table."""
+
+    repeats: int | None = None
+    bootstraps: int | None = None
+    permutations: int = 0
+    learning_curve: bool | None = None
+
+    def settled(self, recipe: Recipe, table: Table) -> Effort:
+        """Return it with nothing left open."""
+        small = table.values.size <= _SMALL_TABLE_CELLS
+        return Effort(
+            recipe.scheme.repeats if self.repeats is None else self.repeats,
+            (_SMALL_TABLE_BOOTSTRAPS if small else 0) if self.bootstraps is None else self.bootstraps,
+            self.permutations,
+            small if self.learning_curve is None else self.learning_curve,
+        )
+
+
+def train(
+    table_path: Path,
+    out: Path,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    label: str | None = None,
+    exclude: Sequence[str] = (),
+    effort: Effort | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Assessment:
+    """Train a recipe on a table, validate it, and write the bundle with its card and report.
+
+    ``out`` appears when everything is done. Finished folds of an interrupted run are taken up by the same call.
+
+    Raises
+    ------
+    InputError
+        If the recipe or the table is wrong, or there are too few events and ``force`` is not set.
+    MissingDependencyError
+        If scikit-learn or skops is not installed.
+    """
+    require_scikit_learn()
+    chosen = load_recipe(recipe)
+    if chosen.harmonisation != "none":
+        raise InputError(f"{chosen.id}: harmonisation inside the folds is not available; write `harmonisation: none`.")
+    survival = chosen.task == "survival"
+    whole = read_table(table_path, label=_label(chosen, table_path, label), survival=survival, exclude=exclude)
+    table, notes = recipe_table(chosen, whole)
+    events, variables, ratio = events_per_variable(chosen, table)
+    notes = (*whole.notes, *notes, sample_size_note(events, variables, ratio))
+    _check_size(chosen, table_path, events, variables, ratio, force)
+    effort = (effort or Effort()).settled(chosen, table)
+    run = fingerprint(
+        code_fingerprint(), table.sha256, to_json(chosen), to_json(effort), seed, label, tuple(exclude), table.columns
+    )
+    with Workspace(out) as workspace:
+        workspace.check_inputs([table_path])
+        if workspace.holds(run):
+            return _kept_result(workspace.out)
+        keep = _keeper(
+            workspace.cache, fingerprint(code_fingerprint(), table.sha256, to_json(chosen), seed, label, table.columns)
+        )
+        result, model = _assess(chosen, table, notes, effort, seed, jobs, keep, part(progress, 0.0, 0.95))
+        progress(0.96, "write the bundle")
+        _write_bundle(chosen, table, result, model, workspace.result)
+        lists = checklists(chosen, result)
+        write_json(workspace.result / VALIDATION_FILE, to_json(result))
+        write_json(workspace.result / CHECKLIST_FILE, to_json(lists))
+        write_validation_page(chosen, result, lists, workspace.result / REPORT_FILE)
+        load_bundle(workspace.result)
+        _write_provenance(workspace, run, table, chosen.id, seed)
+        workspace.publish()
+    progress(1.0, "done")
+    return result
+
+
+def validate(
+    bundle_path: Path,
+    table_path: Path,
+    out: Path,
+    *,
+    label: str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Assessment:
+    """Apply a trained bundle to a labelled table that it was not fitted to, and write the figures and the report.
+
+    Raises
+    ------
+    InputError
+        If the bundle is damaged or not of a trained kind, or the table lacks a column that it reads.
+    """
+    require_scikit_learn()
+    bundle = load_bundle(bundle_path)
+    if bundle.predictor is None:
+        raise InputError(
+            f"{bundle_path}: a bundle of kind {bundle.card.kind} was not fitted to a table; give one that `train` wrote."
+        )
+    model = bundle.predictor.model
+    survival = model.outcome == "log hazard"
+    table = read_table(
+        table_path, label=_label_there(table_path, label, model.label), survival=survival, needed=model.columns
+    )
+    recipe = _recipe_of(model)
+    table, notes = (
+        (table, ())
+        if model.unit == "lesion"
+        else recipe_table(replace(recipe, features=(), columns=(), clinical=()), table)
+    )
+    table = table.take(model.columns)
+    progress(0.1, "predict")
+    with one_thread_per_call():
+        log_odds = bundle.predictor.log_odds(table.values)
+    outside = np.mean(
+        (table.values < np.array(model.lower)) | (table.values > np.array(model.upper)),
+        axis=0,
+        where=~np.isnan(table.values),
+    )
+    far = [name for name, share in zip(model.columns, outside, strict=True) if share > 0.25]
+    found = list((*table.notes, *notes))
+    if far:
+        found.append(
+            f"More than a quarter of the rows lie outside the training range in {len(far)} columns, such as {', '.join(far[:5])}."
+        )
+    strata = np.zeros((1, table.labels.size), dtype=int)
+    with one_thread_per_call():
+        figures = performance(log_odds[None, :], table, strata, seed=seed)
+    centres = tuple(
+        CentreReport(name, int(rows.sum()), discrimination(log_odds[rows], table.rows(np.flatnonzero(rows))))
+        for name in sorted(set(table.centres))
+        if len(set(table.labels[rows := np.array(table.centres) == name].tolist())) == 2
+    )
+    events, variables, ratio = events_per_variable(recipe, table)
+    result = Assessment(
+        ASSESSMENT_VERSION, "external", model.recipe, table.source, table.sha256,
+        f"The bundle {bundle.card.id} {bundle.card.version}, as it is, on rows that it was not fitted to.",
+        int(np.unique(table.groups).size), table.labels.size, int(table.labels.sum()), variables, ratio,
+        figures, (figures.discrimination.value,), None, None, None, (), (), centres,
+        (), against_reported(recipe, figures), tuple(found),
+    )  # fmt: skip
+    with Workspace(out) as workspace:
+        workspace.check_inputs([table_path, bundle_path])
+        write_json(workspace.result / VALIDATION_FILE, to_json(result))
+        write_validation_page(recipe, result, checklists(recipe, result), workspace.result / REPORT_FILE)
+        _write_provenance(workspace, fingerprint(table.sha256, to_json(bundle.card), seed), table, model.recipe, seed)
+        workspace.publish()
+    progress(1.0, "done")
+    return result
+
+
+def _label(recipe: Recipe, path: Path, label: str | None) -> str | None:
+    return None if recipe.task == "survival" else _label_there(path, label, recipe.label)
+
+
+def _label_there(path: Path, label: str | None, usual: str) -> str | None:
+    """Return the label that was asked for, else `label` where the table has it, else the usual name of the endpoint."""
+    from .table import LABEL_NAMES, read_header
+
+    if label is not None:
+        return label
+    lower = {name.lower() for name in read_header(path)}
+    return None if lower & set(LABEL_NAMES) or usual.lower() not in lower else usual
+
+
+def _check_size(recipe: Recipe, path: Path, events: int, variables: int, ratio: float, force: bool) -> None:
+    problems = []
+    if events < FEWEST_EVENTS:
+        problems.append(
+            f"{path}: the smaller class has {events} patients; below {FEWEST_EVENTS}, no figure means anything."
+        )
+    if recipe.selection.method != "none" and ratio < FEWEST_EVENTS_PER_VARIABLE:
+        problems.append(
+            f"{path}: {events} patients in the smaller class for the {variables} variables of {recipe.id} are {ratio:.1f} per variable; at "
+            f"least {FEWEST_EVENTS_PER_VARIABLE:g} are needed."
+        )
+    if problems and not force:
+        raise InputError([*problems, "Gather more patients, or add --force to see what comes out nevertheless."])
+
+
+def _keeper(folder: Path, key: str) -> Keep:
+    """Keep each piece as a JSON file whose name holds what it was made from."""
+
+    def keep(name: str, make: Callable[[], Any]) -> Any:
+        path = folder / f"{key[:24]}-{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            value = json.loads(json.dumps(make()))
+            write_json(path, value)
+            return value
+
+    return keep
+
+
+def _assess(
+    recipe: Recipe,
+    table: Table,
+    notes: Sequence[str],
+    effort: Effort,
+    seed: int,
+    jobs: int,
+    keep: Keep,
+    progress: Progress,
+) -> tuple[Assessment, FittedModel]:
+    plan, outer = recipe.plan, recipe.scheme.outer_folds
+    repeats = effort.repeats or 1
+    options: dict[str, Any] = {"seed": seed, "jobs": jobs, "keep": keep}
+    nested = nested_validation(
+        plan, table, outer_folds=outer, repeats=repeats, **options, progress=part(progress, 0.0, 0.5)
+    )
+    progress(0.5, "fit the final model")
+    with one_thread_per_call():
+        model = fit_model(plan, table.values, table.labels, table.groups, table.time, fold_seed(seed, 9, 9), jobs)
+        figures = performance(nested.log_odds, table, nested.fold_of_row, seed=seed)
+        comparison = compare_with_clinical(nested, table, seed=seed)
+        importance = model.importance(table.values)
+    if comparison is not None and nested.clinical is not None and figures.decision:
+        figures = replace(
+            figures, decision=_decision_with_clinical(nested.average(), nested.clinical.mean(axis=0), table)
+        )
+    centres = leave_one_centre_out(plan, table, **options, progress=part(progress, 0.55, 0.65))
+    optimism = None
+    if effort.bootstraps:
+        optimism = bootstrap_optimism(
+            plan, table, model, effort.bootstraps, **options, progress=part(progress, 0.65, 0.8)
+        )
+    curve: tuple[tuple[int, float], ...] = ()
+    if effort.learning_curve:
+        curve = learning_curve(plan, table, outer_folds=outer, **options, progress=part(progress, 0.8, 0.87))
+    p_value, shuffled = None, ()
+    if effort.permutations:
+        first = discrimination(nested.log_odds[0], table, nested.fold_of_row[0])
+        p_value, shuffled = permutation_test(
+            plan, table, first, effort.permutations, outer_folds=outer, **options, progress=part(progress, 0.87, 1.0)
+        )
+    events, variables, ratio = events_per_variable(recipe, table)
+    count = int(nested.fold_of_row.max()) + 1
+    return Assessment(
+        assessment_version=ASSESSMENT_VERSION,
+        kind="internal",
+        recipe=recipe.id,
+        table=table.source,
+        table_sha256=table.sha256,
+        scheme=f"Nested cross-validation, {count} outer and up to {recipe.scheme.inner_folds} inner folds, {repeats} times, all rows of a patient in one "
+        "fold; cleaning, clustering, selection, scaling, settings and recalibration inside the folds; pairs compared inside the folds.",
+        patients=int(np.unique(table.groups).size),
+        rows=int(table.labels.size),
+        events=int(table.labels.sum()),
+        candidates=len(table.columns),
+        events_per_variable=ratio,
+        performance=figures,
+        repeats=tuple(
+            discrimination(nested.log_odds[item], table, nested.fold_of_row[item]) for item in range(repeats)
+        ),
+        comparison=comparison,
+        optimism=optimism,
+        permutation_p=p_value,
+        permutation_figures=shuffled,
+        learning_curve=tuple(CurvePoint(float(size), value) for size, value in curve),
+        centres=tuple(CentreReport(name, rows, value) for name, (rows, value) in centres.items()),
+        columns=column_reports([table.columns[index] for index in model.columns], importance, nested),
+        reported=against_reported(recipe, figures),
+        notes=tuple(notes),
+    ), model
+
+
+def _decision_with_clinical(model: np.ndarray, clinical: np.ndarray, table: Table) -> tuple[Any, ...]:
+    from ..classifiers.trained import probability
+    from .metrics import decision_curve
+
+    return decision_curve(probability(model), table.labels, probability(clinical))
+
+
+def _write_bundle(recipe: Recipe, table: Table, result: Assessment, model: FittedModel, folder: Path) -> None:
+    """Write model.json, a skops file for each member that is no weighted sum, and the card that names them."""
+    names = tuple(table.columns[index] for index in model.columns)
+    members, files = [], []
+    for number, item in enumerate(model.members):
+        linear = isinstance(item.fitted, tuple)
+        name = None if linear else f"member-{number}.skops"
+        if name is not None:
+            import skops.io
+
+            skops.io.dump(item.fitted, folder / name, compression=8)
+            files.append(name)
+        members.append(
+            TrainedMember(
+                item.kind,
+                LEARNERS[item.kind].title,
+                item.weight,
+                item.intercept,
+                item.slope,
+                float(item.fitted[1]) if linear else 0.0,
+                tuple(float(value) for value in item.fitted[0]) if linear else None,
+                name,
+            )
+        )
+    import sklearn
+
+    scaling = model.scaling
+    trained = TrainedModel(
+        model_version=TRAINED_VERSION,
+        recipe=recipe.id,
+        recipe_version=recipe.version,
+        outcome="log hazard" if recipe.task == "survival" else "probability",
+        unit=recipe.unit,
+        label=table.label,
+        columns=names,
+        medians=_floats(scaling.medians),
+        lower=_floats(scaling.lower),
+        upper=_floats(scaling.upper),
+        means=_floats(scaling.means),
+        deviations=_floats(scaling.deviations),
+        members=tuple(members),
+        intercept=model.intercept,
+        slope=model.slope,
+        scikit_learn=sklearn.__version__,
+    )
+    write_json(folder / EVIDENCE_FILE, to_json(trained))
+    types = sorted({name for file in files for name in types_of(folder / file)})
+    card = _card(
+        recipe, table, result, names, model, types, {name: sha256_of(folder / name) for name in (EVIDENCE_FILE, *files)}
+    )
+    write_json(folder / CARD_FILE, to_json(card))
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(item) for item in values)
+
+
+def _card(
+    recipe: Recipe,
+    table: Table,
+    result: Assessment,
+    names: tuple[str, ...],
+    model: FittedModel,
+    types: list[str],
+    hashes: dict[str, str],
+) -> Card:
+    found, slope, squared = (
+        result.performance.discrimination,
+        result.performance.calibration_slope,
+        result.performance.brier,
+    )
+    ranges = {
+        name: (float(low), float(high))
+        for name, low, high in zip(names, model.scaling.lower, model.scaling.upper, strict=True)
+    }
+    measured = CardPerformance(
+        Figure(found.value, found.lower, found.upper),
+        None if slope is None or not np.isfinite(slope.value) else slope.value,
+        result.performance.calibration_intercept,
+        None if squared is None else squared.value,
+        result.scheme if result.performance.metric == "auc" else f"Harrell's C in place of the AUC. {result.scheme}",
+    )
+    inputs = tuple(
+        InputSpec(
+            name, name.replace(".", ", "), "as extracted" if name not in CLINICAL_NAMES else "as in study.yaml", *ranges[name],
+            True, "training-table",
+        )
+        for name in names
+    )  # fmt: skip
+    return Card(
+        card_version=CARD_VERSION,
+        id=f"{recipe.id}-trained",
+        version=recipe.version,
+        title=recipe.title,
+        flag=recipe.flag,
+        kind="linear" if all(isinstance(item.fitted, tuple) for item in model.members) else "sklearn",
+        purpose=f"{recipe.endpoint}: {learner_titles(recipe)}, fitted to the user's own table after {recipe.publication.citation}",
+        endpoint=recipe.endpoint,
+        population=f"the patients of {table.source}; the publication: {recipe.population}",
+        inputs=inputs,
+        sources=(
+            Source("training-table", f"{table.source}, {result.patients} patients", f"sha256:{table.sha256}"),
+            Source("publication", recipe.publication.citation, recipe.publication.reference),
+        ),
+        training=Training(
+            result.patients,
+            result.events,
+            f"{result.rows} rows, {result.candidates} candidate columns, {len(names)} read",
+            "training-table",
+        ),
+        validation=Validation(measured, None),
+        reported=result.reported,
+        limits=(
+            "Research use only.",
+            "Validated inside the table that it was fitted to; run `validate` on the table of another centre before believing it.",
+            *result.notes,
+            *recipe.differences,
+        ),
+        licence="that of the table it was fitted to",
+        sha256=hashes,
+        types=tuple(types),
+    )
+
+
+def _write_provenance(workspace: Workspace, run: str, table: Table, recipe: str, seed: int) -> None:
+    write_json(
+        workspace.result / PROVENANCE_FILE,
+        {
+            "software": f"ImmunoRadiomics {SOURCE_VERSION}",
+            "run_sha256": run,
+            "table": table.source,
+            "table_sha256": table.sha256,
+            "recipe": recipe,
+            "seed": seed,
+            "files_sha256": Workspace.files_sha256(workspace.result),
+        },
+    )
+
+
+def _kept_result(folder: Path) -> Assessment:
+    from ..serialise import from_json
+
+    result: Assessment = from_json(Assessment, json.loads((folder / VALIDATION_FILE).read_text(encoding="utf-8")))
+    return result
+
+
+def _recipe_of(model: TrainedModel) -> Recipe:
+    """Return the recipe of a model; for a user's own, which is not at hand, the default one under its name."""
+    try:
+        return load_recipe(model.recipe)
+    except InputError:
+        return replace(load_recipe(DEFAULT_RECIPE), id=model.recipe, title=model.recipe, unit=model.unit)

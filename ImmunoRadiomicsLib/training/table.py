@@ -1,0 +1,517 @@
+"""The training table: read, checked, and turned into numbers; every row, column and cell that is left out is said.
+
+One row is a patient or a lesion. Columns: `patient` (also `id`), a label of 0 and 1, optional `lesion`, `centre`, `time` with `event`
+for survival, clinical columns as in study.yaml, and features named `timepoint.region.name`. Columns of any other name are the user's own:
+a recipe reads those that it names; where the table has no feature of the form above, all of them are features.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import hashlib
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, MissingDependencyError
+from ..files import sha256_of
+from ..study import Clinical
+
+FEWEST_ROWS = 10
+MOST_MISSING = 0.5
+_MOST_PROBLEMS = 20
+_ENOUGH_TO_TELL_APART = 5
+
+PATIENT_NAMES = ("patient", "id", "patient_id", "patientid")
+LABEL_NAMES = ("label", "target")
+CENTRE_NAMES = ("centre", "center", "site")
+TIME_NAMES = ("time", "time_days", "time_months")
+EVENT_NAMES = ("event",)
+# Answers, not questions: a model that reads one of these reads its own label.
+OUTCOME_NAMES = frozenset(
+    {
+        "label", "target", "outcome", "time", "time_days", "time_months", "event", "pseudoprogression", "hyperprogression",
+        "pneumonitis", "response", "bor", "confirmed_bor", "ibor", "pfs", "os", "pfs_days", "os_days", "progression", "death",
+    }
+)  # fmt: skip
+_BOOKKEEPING = frozenset(
+    {"lesion", "fold", "folder", "status", "tumour", "agents", "regimen", "treatment_start", "line"}
+)
+CLINICAL_NAMES = frozenset(item.name for item in dataclasses.fields(Clinical))
+_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "."})
+_YES_NO = {"true": 1.0, "yes": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "0.0": 0.0}
+_WORDS = {
+    "sex": {"female": 0.0, "f": 0.0, "male": 1.0, "m": 1.0},
+    "smoking": {"never": 0.0, "former": 1.0, "current": 2.0},
+    "ctdna_change": {"favourable": 0.0, "unfavourable": 1.0},
+    "setting": {"trial": 0.0, "real-world": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A checked table of numbers.
+
+    ``values`` (rows, columns) has NaN where a cell is empty. ``groups`` numbers the patients: rows with the same number are never parted
+    between fitting and testing. ``time`` is in the unit of its column; ``labels`` then says whether the event was seen. ``notes`` say what
+    was left out, and why.
+    """
+
+    source: str
+    sha256: str
+    label: str
+    patients: tuple[str, ...]
+    lesions: tuple[str, ...]
+    centres: tuple[str, ...]
+    groups: np.ndarray
+    labels: np.ndarray
+    time: np.ndarray | None
+    columns: tuple[str, ...]
+    values: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def clinical(self) -> tuple[str, ...]:
+        """The clinical columns."""
+        return tuple(name for name in self.columns if name in CLINICAL_NAMES)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns that are measured from images; in a table without names of the form `timepoint.region.name`, all but clinical ones."""
+        dotted = tuple(name for name in self.columns if is_feature(name))
+        return dotted or tuple(name for name in self.columns if name not in CLINICAL_NAMES)
+
+    def take(self, columns: Sequence[str]) -> Table:
+        """Return the table with these columns only, in this order; KeyError for one that it lacks."""
+        place = {name: index for index, name in enumerate(self.columns)}
+        index = [place[name] for name in columns]
+        return dataclasses.replace(self, columns=tuple(columns), values=self.values[:, index])
+
+    def rows(self, index: np.ndarray) -> Table:
+        """Return the table with these rows only."""
+        chosen = [int(item) for item in index]
+        return dataclasses.replace(
+            self,
+            patients=tuple(self.patients[item] for item in chosen),
+            lesions=tuple(self.lesions[item] for item in chosen) if self.lesions else (),
+            centres=tuple(self.centres[item] for item in chosen) if self.centres else (),
+            groups=self.groups[chosen],
+            labels=self.labels[chosen],
+            time=None if self.time is None else self.time[chosen],
+            values=self.values[chosen],
+        )
+
+
+def is_feature(name: str) -> bool:
+    """Say whether a column is named `timepoint.region.name`."""
+    return name.count(".") >= 2
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """Return the names of the columns of a table.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    return tuple(_read_cells(path)[0])
+
+
+def read_table(
+    path: Path,
+    *,
+    label: str | None = None,
+    survival: bool = False,
+    exclude: Sequence[str] = (),
+    needed: Sequence[str] | None = None,
+) -> Table:
+    """Read and check a table (CSV, also compressed with gzip, or Parquet).
+
+    Parameters
+    ----------
+    path
+        The file.
+    label
+        Column with the label; by default `label` or `target`.
+    survival
+        Read `time` and `event` in place of a label.
+    exclude
+        Columns to leave out.
+    needed
+        The columns that a model reads: these and no others are taken, as they are; without them, all usable columns.
+
+    Raises
+    ------
+    InputError
+        With every problem: what is missing, cells that are no numbers, a single class, a column that repeats the label.
+    """
+    path = Path(path)
+    header, rows = _read_cells(path)
+    lower = [name.lower() for name in header]
+    problems = [
+        f"{path}: the column `{name}` is there {count} times. Rename one."
+        for name, count in Counter(lower).items()
+        if count > 1
+    ]
+    patient_at = _find(lower, PATIENT_NAMES)
+    if patient_at is None:
+        problems.append(f"{path}: there is no column `patient`; it tells which rows belong together.")
+    label_names: Sequence[str] = EVENT_NAMES if survival else (label.lower(),) if label else LABEL_NAMES
+    label_at = _find(lower, label_names)
+    if label_at is None:
+        named = " or ".join(f"`{name}`" for name in label_names)
+        problems.append(
+            f"{path}: there is no column {named}. Name the column of 0 and 1 that is to be predicted with --label."
+        )
+    time_at = _find(lower, TIME_NAMES) if survival else None
+    if survival and time_at is None:
+        problems.append(f"{path}: there is no column `time` (follow-up until the event or the last visit).")
+    for name in exclude:
+        if name.lower() not in lower:
+            problems.append(f"{path}: the column `{name}`, which is to be left out, is not there.")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) and len(problems) < _MOST_PROBLEMS:
+            problems.append(f"{path}, line {number}: the row has {len(row)} cells under {len(header)} columns.")
+    if needed is not None:
+        clinical_or_same = {name.lower() if name.lower() in CLINICAL_NAMES else name for name in header}
+        problems += [
+            f"{path}: there is no column `{name}`, which the model reads."
+            for name in needed
+            if name not in clinical_or_same
+        ]
+    if problems or patient_at is None:
+        raise InputError(_shortened(problems))
+    notes: list[str] = []
+    lines = list(range(2, len(rows) + 2))
+    rows, lines = _labelled_rows(rows, lines, (label_at, time_at), notes)
+    labels = _labels(path, header, rows, lines, label_at, problems)
+    time = _times(path, header, rows, lines, time_at, problems)
+    patients = tuple(row[patient_at].strip() for row in rows)
+    problems += [
+        f"{path}, line {line}: there is no patient." for line, name in zip(lines, patients, strict=True) if not name
+    ]
+    lesion_at, centre_at = _find(lower, ("lesion",)), _find(lower, CENTRE_NAMES)
+    lesions = () if lesion_at is None else tuple(row[lesion_at].strip() for row in rows)
+    centres = () if centre_at is None else tuple(row[centre_at].strip() or "not stated" for row in rows)
+    if lesions:
+        for pair, count in Counter(zip(patients, lesions, strict=True)).items():
+            if count > 1:
+                problems.append(f"{path}: patient {pair[0]}, lesion {pair[1] or '(none)'} has {count} rows. Keep one.")
+    skip = {patient_at, label_at, time_at, lesion_at, centre_at, *(lower.index(name.lower()) for name in exclude)}
+    if needed is not None:
+        skip |= {at for at, name in enumerate(header) if name not in needed and name.lower() not in needed}
+    columns, values = _columns(path, header, rows, lines, skip, problems, notes)
+    problems += _label_problems(path, header, label_at, labels, len(rows))
+    if problems:
+        raise InputError(_shortened(problems))
+    table = Table(
+        source=path.name,
+        sha256=sha256_of(path),
+        label="event" if survival else header[label_at] if label_at is not None else "",
+        patients=patients,
+        lesions=lesions,
+        centres=centres,
+        groups=np.zeros(len(rows), dtype=int),
+        labels=labels,
+        time=time,
+        columns=columns,
+        values=values,
+        notes=(),
+    )
+    if needed is not None:
+        table = table.take(needed)
+    else:
+        table = _without_empty_columns(table, notes)
+        if leaks := _leaking(table):
+            raise InputError(
+                [
+                    f"{path}: the column `{name}` tells the label of every row, so it is no predictor but the answer in other words. "
+                    f"Remove it, or leave it out with --exclude {name}."
+                    for name in leaks
+                ]
+            )
+    if not table.columns:
+        raise InputError([f"{path}: no column is left to learn from.", *notes])
+    return dataclasses.replace(table, groups=_groups(table, lower, rows, notes), notes=tuple(notes))
+
+
+def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: the file does not exist. Give a CSV or Parquet table with one row per patient or lesion."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: the file cannot be read ({error.strerror}).") from error
+    if content[:4] == b"PAR1":
+        return _read_parquet(path)
+    try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: the table cannot be read as UTF-8 text with commas ({type(error).__name__})."
+        ) from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if len(rows) < 2:
+        raise InputError(f"{path}: the table is empty; a row of column names and rows of cells are needed.")
+    return [cell.strip() for cell in rows[0]], rows[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: Parquet needs pyarrow; pip install pyarrow, or give the table as CSV."
+        ) from error
+    try:
+        content = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: the table cannot be read as Parquet ({type(error).__name__}).") from error
+    cells = [["" if item is None else str(item) for item in column.to_pylist()] for column in content.columns]
+    if not cells or not cells[0]:
+        raise InputError(f"{path}: the table is empty.")
+    return [str(name).strip() for name in content.column_names], [list(row) for row in zip(*cells, strict=True)]
+
+
+def _find(lower: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((lower.index(name) for name in names if name in lower), None)
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.strip().lower() in _MISSING
+
+
+def _labelled_rows(
+    rows: list[list[str]], lines: list[int], needed: tuple[int | None, ...], notes: list[str]
+) -> tuple[list[list[str]], list[int]]:
+    keep = [
+        index for index, row in enumerate(rows) if not any(at is not None and _is_missing(row[at]) for at in needed)
+    ]
+    if missing := len(rows) - len(keep):
+        notes.append(f"{missing} of {len(rows)} rows have no outcome and were left out.")
+    return [rows[index] for index in keep], [lines[index] for index in keep]
+
+
+def _labels(
+    path: Path, header: list[str], rows: list[list[str]], lines: list[int], at: int | None, problems: list[str]
+) -> np.ndarray:
+    labels = np.zeros(len(rows), dtype=int)
+    if at is None:
+        return labels
+    wrong: list[str] = []
+    for index, row in enumerate(rows):
+        value = _YES_NO.get(row[at].strip().lower())
+        if value is None:
+            wrong.append(
+                f"{path}, line {lines[index]}: the label `{header[at]}` is {row[at].strip()[:40]!r}; 0 or 1 is needed."
+            )
+        else:
+            labels[index] = int(value)
+    problems += wrong
+    return labels
+
+
+def _times(
+    path: Path, header: list[str], rows: list[list[str]], lines: list[int], at: int | None, problems: list[str]
+) -> np.ndarray | None:
+    if at is None:
+        return None
+    times = np.zeros(len(rows))
+    for index, row in enumerate(rows):
+        value = _number(row[at])
+        if value is None or not value > 0:
+            problems.append(
+                f"{path}, line {lines[index]}: `{header[at]}` is {row[at].strip()[:40]!r}; a number above 0 is needed."
+            )
+        else:
+            times[index] = value
+    return times
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _clinical_number(name: str) -> Callable[[str], float | None]:
+    words = _WORDS.get(name)
+    if words is not None:
+        return lambda cell: words.get(cell.strip().lower(), _number(cell))
+    if name == "histology":
+        return lambda cell: float("squam" in cell.lower()) if _number(cell) is None else _number(cell)
+    return lambda cell: _YES_NO.get(cell.strip().lower(), _number(cell))
+
+
+def _columns(
+    path: Path,
+    header: list[str],
+    rows: list[list[str]],
+    lines: list[int],
+    skip: set[int | None],
+    problems: list[str],
+    notes: list[str],
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Turn cells into numbers; columns of text that nobody named as a feature are left aside."""
+    plain = not any(is_feature(name) for name in header)
+    names: list[str] = []
+    columns: list[np.ndarray] = []
+    outcomes, texts = [], []
+    for at, name in enumerate(header):
+        low = name.lower()
+        if at in skip or low in _BOOKKEEPING or low in PATIENT_NAMES or not name:
+            continue
+        if low in OUTCOME_NAMES:
+            outcomes.append(name)
+            continue
+        clinical = low in CLINICAL_NAMES
+        values, wrong = _parse([row[at] for row in rows], _clinical_number(low) if clinical else _number)
+        if wrong:
+            filled = np.isfinite(values).sum() + len(wrong)
+            if not (clinical or is_feature(name)) and (not plain or 2 * len(wrong) > filled):
+                texts.append(name)
+                continue
+            shown = ", ".join(f"{rows[index][at].strip()[:30]!r} in line {lines[index]}" for index in wrong[:3])
+            problems.append(
+                f"{path}: the column `{name}` has {len(wrong)} of {filled} cells that are no numbers ({shown}). Correct them, leave "
+                f"them empty, or leave the column out with --exclude {name}."
+            )
+            continue
+        names.append(low if clinical else name)
+        columns.append(values)
+    for found, why in ((outcomes, "they tell outcomes"), (texts, "they hold text")):
+        if found:
+            notes.append(f"Not used because {why}: {_listed(found)}.")
+    return tuple(names), np.column_stack(columns) if columns else np.empty((len(rows), 0))
+
+
+def _parse(cells: list[str], number: Callable[[str], float | None]) -> tuple[np.ndarray, list[int]]:
+    values = np.full(len(cells), np.nan)
+    wrong = []
+    for index, cell in enumerate(cells):
+        if _is_missing(cell):
+            continue
+        value = number(cell)
+        if value is None:
+            wrong.append(index)
+        else:
+            values[index] = value
+    return values, wrong
+
+
+def _label_problems(path: Path, header: list[str], at: int | None, labels: np.ndarray, rows: int) -> list[str]:
+    if at is None:
+        return []
+    if rows < FEWEST_ROWS:
+        return [f"{path}: {rows} rows have an outcome; at least {FEWEST_ROWS} are needed to fit and test anything."]
+    events = int(labels.sum())
+    if events in (0, rows):
+        return [f"{path}: every `{header[at]}` is {labels[0]}. Both classes are needed to learn the difference."]
+    if min(events, rows - events) < 2:
+        return [
+            f"{path}: one class of `{header[at]}` has a single row; at least two are needed, one to fit and one to test."
+        ]
+    return []
+
+
+def _without_empty_columns(table: Table, notes: list[str]) -> Table:
+    """Leave out columns that cannot help: mostly missing, constant, or equal to one before. The label plays no part in this."""
+    values = table.values
+    missing = np.isnan(values).mean(axis=0)
+    keep, constant, sparse, twins = [], [], [], []
+    seen: dict[bytes, str] = {}
+    for index, name in enumerate(table.columns):
+        column = values[:, index]
+        known = column[~np.isnan(column)]
+        if missing[index] > MOST_MISSING:
+            sparse.append(f"{name} ({missing[index]:.0%})")
+        elif known.size == 0 or known.min() == known.max():
+            constant.append(name)
+        elif (key := hashlib.sha256((column + 0.0).tobytes()).digest()) in seen:
+            twins.append(f"{name} (as {seen[key]})")
+        else:
+            seen[key] = name
+            keep.append(name)
+    if sparse:
+        notes.append(f"Left out, more than {MOST_MISSING:.0%} of the cells are empty: {_listed(sparse)}.")
+    if constant:
+        notes.append(f"Left out, the same value in every row: {_listed(constant)}.")
+    if twins:
+        notes.append(f"Left out, equal to another column: {_listed(twins)}.")
+    return table.take(keep)
+
+
+def _leaking(table: Table) -> list[str]:
+    """Return the columns with two values that part the rows as the label does."""
+    found = []
+    for index, name in enumerate(table.columns):
+        column = table.values[:, index]
+        if np.isnan(column).any():
+            continue
+        low, high = column.min(), column.max()
+        if np.array_equal(np.unique(column), [low, high]):
+            same = (column == high) == (table.labels == 1)
+            if same.all() or not same.any():
+                found.append(name)
+    return found
+
+
+def _groups(table: Table, lower: list[str], rows: list[list[str]], notes: list[str]) -> np.ndarray:
+    """Number the patients; rows with the same numbers under two codes count as one patient."""
+    parent = {name: name for name in table.patients}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    seen: dict[bytes, str] = {}
+    twins = []
+    if table.values.shape[1] >= _ENOUGH_TO_TELL_APART:
+        for name, row in zip(table.patients, table.values, strict=True):
+            other = seen.setdefault((row + 0.0).tobytes(), name)
+            if root(other) != root(name):
+                twins.append(f"{other} and {name}")
+                parent[root(name)] = root(other)
+    if twins:
+        notes.append(f"The same measurements under two codes; kept in one fold: {_listed(twins)}.")
+    several = sum(count > 1 for count in Counter(table.patients).values())
+    if several:
+        notes.append(f"{several} patients have several rows; all rows of a patient are kept in one fold.")
+    if "fold" in lower:
+        at = lower.index("fold")
+        folds: dict[str, set[str]] = {}
+        for name, row in zip(table.patients, rows, strict=True):
+            folds.setdefault(name, set()).add(row[at].strip())
+        split = [name for name, found in folds.items() if len(found) > 1]
+        notes.append(
+            "The column `fold` is not used: folds are drawn by patient."
+            + (f" It parts the rows of {len(split)} patients: {_listed(split)}." if split else "")
+        )
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(root(name), len(numbers)) for name in table.patients])
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    if len(problems) <= _MOST_PROBLEMS:
+        return problems
+    return [*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} further problems of the same table."]
