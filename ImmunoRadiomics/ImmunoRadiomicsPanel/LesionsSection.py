@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import qt
@@ -14,7 +15,16 @@ from .Presentation import lesionRows
 from .RowTables import AUTOMATIC, LESION, NOTHING, OWN, CorrespondenceRow, CorrespondenceTable, fillTable
 from .Section import Section, Shown, able, tell
 from .Timepoints import Kind, Role, SegmentMeaning, readMeanings, readRows, timepointNames, writeMeanings, writeRows
-from .Views import BASELINE_VIEW, TIMEPOINT_VIEW, LinkedViews, carried, showPlace
+from .Views import (
+    BASELINE_VIEW,
+    TIMEPOINT_VIEW,
+    LinkedViews,
+    carried,
+    layOutSideBySide,
+    showContoursIn,
+    showPlace,
+    viewNodes,
+)
 
 _FIRST_SIZE_COLUMN = 3
 
@@ -133,15 +143,34 @@ class LesionsSection(Section):
         volumes = {item: entry.volume for item, entry in zip(timepointNames(rows), rows, strict=True)}
         transform = self.logic.transformOf(self.parameters, name) if name != last.baseline else None
         baseline, other = _places(last.lesions[row], last.baseline, name, transform)
-        manager = slicer.app.layoutManager()
-        if manager is not None:
-            manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
         self.views.unlink()
-        showPlace(BASELINE_VIEW, volumes.get(last.baseline), baseline)
-        showPlace(TIMEPOINT_VIEW, volumes.get(name), other)
+        fit = layOutSideBySide()
+        showPlace(BASELINE_VIEW, volumes.get(last.baseline), baseline, fit=fit)
+        showPlace(TIMEPOINT_VIEW, volumes.get(name), other, fit=fit)
+        self._showContours(last, volumes, ((BASELINE_VIEW, last.baseline), (TIMEPOINT_VIEW, name)))
         self._transform = transform
         if self.ui.linkViewsCheckBox.checked:
             self.views.link(transform)
+
+    def _showContours(self, analysis: Any, volumes: dict[str, Any], shown: Sequence[tuple[str, str]]) -> None:
+        """Show in every view the contours of the time point whose image it shows, those of the result or else the drawn ones."""
+        from ImmunoRadiomicsLib.errors import StageError
+        from ImmunoRadiomicsLib.scene import find_nodes, show_marks
+
+        viewIds: dict[str, list[str]] = {}
+        for view, name in shown:
+            _composite, sliceNode = viewNodes(view)
+            if sliceNode is not None:
+                viewIds.setdefault(name, []).append(sliceNode.GetID())
+        try:
+            nodes = find_nodes(slicer.mrmlScene, analysis, volumes)
+        except StageError:
+            nodes = None
+        if nodes is not None:
+            show_marks(nodes, viewIds)
+        rows = readRows(self.parameters.parameterNode)
+        for name, row in zip(timepointNames(rows), rows, strict=True):
+            showContoursIn(row.segmentation, [] if nodes is not None else viewIds.get(name, []))
 
     def onLinkToggled(self, checked: bool) -> None:
         """Link the views where they are, or let each go its own way."""

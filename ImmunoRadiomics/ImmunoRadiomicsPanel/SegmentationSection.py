@@ -101,7 +101,7 @@ class SegmentationSection(Section, VTKObservationMixin):
             editorNode = slicer.mrmlScene.AddNode(editorNode)
         editorNode.SetAndObserveSegmentationNode(segmentation)
         editorNode.SetAndObserveSourceVolumeNode(row.volume)
-        showVolume(row.volume)
+        showVolume(row.volume, readRows(self.parameters.parameterNode))
         slicer.util.selectModule("SegmentEditor")
 
     def onLungs(self) -> None:
@@ -130,7 +130,7 @@ class SegmentationSection(Section, VTKObservationMixin):
             raise
         self._stopPlacing()
         self.ui.placeSeedButton.checked = True
-        showVolume(row.volume)
+        showVolume(row.volume, readRows(self.parameters.parameterNode))
         self._seed = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Lesion"))
         self._seed.CreateDefaultDisplayNodes()
         self._seed.SetSaveWithScene(False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
 from .Nodes import nodesOf
+
+if TYPE_CHECKING:
+    from .Timepoints import TimepointRow
 
 Point = tuple[float, float, float]
 
@@ -25,14 +29,39 @@ def viewNodes(view: str) -> tuple[Any, Any]:
     return composite, sliceNode
 
 
-def showVolume(volume: Any) -> None:
-    """Show a volume in the slice views, where there are any."""
+def showVolume(volume: Any, rows: Sequence[TimepointRow] = ()) -> None:
+    """Show a volume in the slice views, where there are any, and of the contours of these time points only its own."""
+    for row in rows:
+        showContoursIn(row.segmentation, None if row.volume is volume else [])
     if slicer.app.layoutManager() is not None:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
-def showPlace(view: str, volume: Any, place: Point | None) -> bool:
-    """Show a volume alone in a slice view, axial and where it was acquired, with a place (RAS mm) in its middle."""
+def showContoursIn(segmentation: Any, viewIds: Sequence[str] | None) -> None:
+    """Show a segmentation in the views with these node IDs alone; None shows it in all views, an empty list in none."""
+    display = segmentation.GetDisplayNode() if segmentation is not None else None
+    if display is not None:
+        display.SetVisibility(viewIds is None or len(viewIds) > 0)
+        display.SetViewNodeIDs(list(viewIds or ()))
+
+
+def layOutSideBySide() -> bool:
+    """Lay two slice views out side by side; return whether they were laid out otherwise before."""
+    manager = slicer.app.layoutManager()
+    layout = slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView
+    if manager is None or manager.layout == layout:
+        return False
+    manager.setLayout(layout)
+    # The views take their sizes when these events are handled; what is fitted before does not fit after.
+    slicer.app.processEvents()
+    return True
+
+
+def showPlace(view: str, volume: Any, place: Point | None, *, fit: bool = False) -> bool:
+    """Show a volume alone in a slice view, axial and where it was acquired, with a place (RAS mm) in its middle.
+
+    ``fit`` shows all of the slice; else the view keeps its zoom.
+    """
     composite, sliceNode = viewNodes(view)
     if volume is None or composite is None or sliceNode is None:
         return False
@@ -40,6 +69,8 @@ def showPlace(view: str, volume: Any, place: Point | None) -> bool:
     composite.SetBackgroundVolumeID(volume.GetID())
     composite.SetForegroundVolumeID(None)
     sliceNode.SetOrientation("Axial")
+    if fit:
+        slicer.app.layoutManager().sliceWidget(view).sliceController().fitSliceToBackground()
     if place is not None:
         sliceNode.JumpSliceByCentering(*place)
     return place is not None

@@ -95,7 +95,7 @@ def makeVirtualPatient(
                 job.cancel()
             time.sleep(_POLL_SECONDS)
         rows = readRows(found[0].parameterNode)
-        showVolume(next(row.volume for row in rows if row.role is Role.BASELINE))
+        showVolume(next(row.volume for row in rows if row.role is Role.BASELINE), rows)
         return found[0]
     except CancelledWork:
         return None

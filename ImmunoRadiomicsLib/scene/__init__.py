@@ -5,7 +5,7 @@ charts are filled from the Analysis.
 """
 
 from .appearance import Course, lesion_course
-from .bundle import arrange_views, write_scene
+from .bundle import arrange_views, show_marks, write_scene
 from .mrml import new_scene, owned_node
 from .nodes_to_study import ChosenTimepoint, WrittenStudy, study_from_nodes, study_steps, volume_steps
 from .populate import SceneNodes, find_nodes, populate_scene, populate_steps
@@ -27,6 +27,7 @@ __all__ = [
     "populate_scene",
     "populate_steps",
     "run_steps",
+    "show_marks",
     "study_from_nodes",
     "study_steps",
     "transform_steps",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,9 @@ def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
         shown[names[-1]] = _FOLLOW_UP_VIEWS
     for name, views in shown.items():
         _slice_views(scene, views, nodes.volumes[name], _largest_lesion(analysis, name))
-    for name in nodes.volumes:
-        view_ids = [f"vtkMRMLSliceNode{view}" for view, _ in shown.get(name, ())]
-        if name == names[-1]:
-            view_ids.append(_THREE_D_VIEW)
-        marks = [nodes.segmentations[name]] if name in nodes.segmentations else []
-        marks += [line for (timepoint, _, _), line in nodes.axes.items() if timepoint == name]
-        for mark in marks:
-            display = mark.GetDisplayNode()
-            display.SetVisibility(name in shown)
-            display.SetViewNodeIDs(view_ids)
+    view_ids = {name: [f"vtkMRMLSliceNode{view}" for view, _ in views] for name, views in shown.items()}
+    view_ids[names[-1]].append(_THREE_D_VIEW)
+    show_marks(nodes, view_ids)
     if (last := nodes.segmentations.get(names[-1])) is not None:
         last.CreateClosedSurfaceRepresentation()
     selection = _singleton(scene, "vtkMRMLSelectionNode", "Singleton")
@@ -83,6 +76,18 @@ def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
     _singleton(scene, "vtkMRMLPlotViewNode", "PlotView1").SetPlotChartNodeID(nodes.chart.GetID())
     layout = _singleton(scene, "vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
     layout.SetViewArrangement(layout.SlicerLayoutFourUpPlotView)
+
+
+def show_marks(nodes: SceneNodes, view_ids: Mapping[str, Sequence[str]]) -> None:
+    """Show the contours and diameters of every time point in the views with these node IDs alone, those of other time points nowhere."""
+    for name in nodes.volumes:
+        marks = [nodes.segmentations[name]] if name in nodes.segmentations else []
+        marks += [line for (timepoint, _, _), line in nodes.axes.items() if timepoint == name]
+        for mark in marks:
+            display = mark.GetDisplayNode()
+            if display is not None:
+                display.SetVisibility(name in view_ids)
+                display.SetViewNodeIDs(list(view_ids.get(name, ())))
 
 
 def _largest_lesion(analysis: Analysis, timepoint: str) -> tuple[float, float, float] | None:

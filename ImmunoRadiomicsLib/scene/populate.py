@@ -362,6 +362,7 @@ class _Builder:
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
+        display.SetVisibility(False)
         segmentation = node.GetSegmentation()
         for index in range(segmentation.GetNumberOfSegments()):
             segment_id = segmentation.GetNthSegmentID(index)
@@ -425,6 +426,7 @@ class _Builder:
                 display.SetSelectedColor(*self.courses[lesion.id].colour)
                 display.SetPointLabelsVisibility(False)
                 display.SetPropertiesLabelVisibility(False)
+                display.SetVisibility(False)
                 display.SetVisibility3D(False)
                 display.SetGlyphScale(1.0)
                 lines[timepoint, lesion.id, kind] = node
