@@ -276,7 +276,17 @@ def test_a_click_shows_a_lesion_in_both_scans_and_the_views_follow_each_other(pa
         for n, item in enumerate(analysis.lesions)
         if item.at("baseline").centroid_lps_mm and item.at("followup-1").centroid_lps_mm
     )
+    panel.ui.showViewsButton.click()
     section.onLesionClicked(number, column)
+    # No view shows contours over an image that they were not drawn on.
+    views = {"baseline": ("vtkMRMLSliceNodeRed",), "followup-1": ("vtkMRMLSliceNodeYellow",)}
+    for record in analysis.timepoints:
+        display = slicer.mrmlScene.GetFirstNodeByName(f"P001 {record.name} lesions").GetDisplayNode()
+        assert tuple(display.GetViewNodeIDs()) == views.get(record.name, ())
+        assert bool(display.GetVisibility()) == (record.name in views)
+    assert not any(
+        row.segmentation.GetDisplayNode().GetVisibility() for row in rows_by_name(panel).values() if row.segmentation
+    )
     volumes = {name: row.volume for name, row in rows_by_name(panel).items()}
     for view, name in (("Red", "baseline"), ("Yellow", "followup-1")):
         assert viewNodes(view)[0].GetBackgroundVolumeID() == volumes[name].GetID()
@@ -301,6 +311,32 @@ def test_a_click_shows_a_lesion_in_both_scans_and_the_views_follow_each_other(pa
     here = center("Yellow")
     viewNodes("Red")[1].JumpSliceByCentering(0.0, 0.0, 0.0)
     np.testing.assert_array_equal(center("Yellow"), here)
+
+
+def test_views_are_fitted_when_they_are_laid_out_anew_and_keep_their_zoom_else(panel, slicer, prepared, monkeypatch):
+    from ImmunoRadiomicsPanel.LesionsSection import LesionsSection
+
+    analyzed(panel, prepared)
+    done = []
+
+    class Manager:
+        layout = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+
+        def setLayout(self, layout):
+            self.layout = layout
+            done.append("laid out")
+
+        def sliceWidget(self, view):
+            controller = SimpleNamespace(fitSliceToBackground=lambda: done.append(f"{view} fitted"))
+            return SimpleNamespace(sliceController=lambda: controller)
+
+    manager = Manager()
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: manager)
+    monkeypatch.setattr(slicer.app, "processEvents", lambda: done.append("events handled"))
+    panel.section(LesionsSection).onLesionClicked(0, 4)
+    assert done == ["laid out", "events handled", "Red fitted", "Yellow fitted"]
+    panel.section(LesionsSection).onLesionClicked(1, 4)
+    assert len(done) == 4
 
 
 def test_a_lesion_that_was_not_seen_is_shown_through_the_transform(panel, slicer, prepared):
