@@ -15,7 +15,9 @@ import numpy as np
 
 from ..errors import MissingDependencyError, StageError
 
-Kind = Literal["ridge", "lasso", "loose-lasso", "elastic-net", "lda", "forest", "boosting", "svm", "anomaly", "cox"]
+Kind = Literal[
+    "ridge", "lasso", "plain-lasso", "loose-lasso", "elastic-net", "lda", "forest", "boosting", "svm", "anomaly", "cox"
+]
 
 _TREES = 300
 _COX_PENALTY = 0.1
@@ -94,6 +96,7 @@ LEARNERS: dict[Kind, Learner] = {
     for item in (
         Learner("ridge", "logistic regression with a ridge penalty", (1e-4, 1e-3, 1e-2, 1e-1), True, _ridge),
         Learner("lasso", "LASSO-logistic regression", (0.03, 0.1, 0.3, 1.0), True, _lasso),
+        Learner("plain-lasso", "LASSO-logistic regression with a fixed penalty", (1.0,), True, _lasso),
         Learner("loose-lasso", "LASSO-logistic regression with a loose penalty", (3.0,), True, _lasso),
         Learner("elastic-net", "elastic-net logistic regression", (0.03, 0.1, 0.3, 1.0), True, _elastic_net),
         Learner("lda", "linear discriminant analysis with shrunk covariance", (0.0,), True, _lda),

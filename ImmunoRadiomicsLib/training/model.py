@@ -22,7 +22,7 @@ from .selection import Method, imputed, representatives, select, usable_columns
 # Beyond these quantiles of the fitting rows a value counts as the quantile: one outlier must not steer a weighted sum.
 _TAIL = 0.01
 # Scores of spread one that were chosen on few rows are mostly too sure of themselves; and a slope of 0 would tie every row.
-_LIKELIEST_SLOPE, _SLOPE_SD, _SMALLEST_SLOPE = 0.5, 0.3, 0.05
+_LIKELIEST_SLOPE, _SLOPE_SD, _SMALLEST_SLOPE = 0.5, 0.4, 0.05
 _NO_SPREAD = 1e-6
 
 

@@ -96,8 +96,8 @@ def _charts(result: Assessment) -> list[tuple[str, str]]:
             )
         )
     if found.decision:
-        low = min(0.0, min(item.model for item in found.decision))
-        high = max(*(max(item.model, item.all) for item in found.decision), 0.01)
+        low = min(0.0, *(item.model for item in found.decision))
+        high = max(0.01, *(max(item.model, item.all) for item in found.decision))
         lines = [
             Series("model", tuple((item.threshold, item.model) for item in found.decision)),
             Series("all positive", tuple((item.threshold, item.all) for item in found.decision), 1, "6 3"),

@@ -96,7 +96,7 @@ def train(
     table_path: Path,
     out: Path,
     *,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str | Recipe = DEFAULT_RECIPE,
     label: str | None = None,
     exclude: Sequence[str] = (),
     effort: Effort | None = None,
@@ -117,7 +117,7 @@ def train(
         If scikit-learn or skops is not installed.
     """
     require_scikit_learn()
-    chosen = load_recipe(recipe)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if chosen.harmonisation != "none":
         raise InputError(f"{chosen.id}: harmonisation inside the folds is not available; write `harmonisation: none`.")
     survival = chosen.task == "survival"
@@ -194,7 +194,7 @@ def validate(
         where=~np.isnan(table.values),
     )
     far = [name for name, share in zip(model.columns, outside, strict=True) if share > 0.25]
-    found = list((*table.notes, *notes))
+    found = [*table.notes, *notes]
     if far:
         found.append(
             f"More than a quarter of the rows lie outside the training range in {len(far)} columns, such as {', '.join(far[:5])}."
@@ -207,7 +207,7 @@ def validate(
         for name in sorted(set(table.centres))
         if len(set(table.labels[rows := np.array(table.centres) == name].tolist())) == 2
     )
-    events, variables, ratio = events_per_variable(recipe, table)
+    _, variables, ratio = events_per_variable(recipe, table)
     result = Assessment(
         ASSESSMENT_VERSION, "external", model.recipe, table.source, table.sha256,
         f"The bundle {bundle.card.id} {bundle.card.version}, as it is, on rows that it was not fitted to.",
@@ -310,7 +310,7 @@ def _assess(
         p_value, shuffled = permutation_test(
             plan, table, first, effort.permutations, outer_folds=outer, **options, progress=part(progress, 0.87, 1.0)
         )
-    events, variables, ratio = events_per_variable(recipe, table)
+    ratio = events_per_variable(recipe, table)[2]
     count = int(nested.fold_of_row.max()) + 1
     return Assessment(
         assessment_version=ASSESSMENT_VERSION,

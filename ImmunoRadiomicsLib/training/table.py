@@ -471,7 +471,7 @@ def _leaking(table: Table) -> list[str]:
 
 
 def _groups(table: Table, lower: list[str], rows: list[list[str]], notes: list[str]) -> np.ndarray:
-    """Number the patients; rows with the same numbers under two codes count as one patient."""
+    """Give each patient a number; rows with the same numbers under two codes count as one patient."""
     parent = {name: name for name in table.patients}
 
     def root(name: str) -> str:

@@ -1,0 +1,322 @@
+"""From a table to a bundle: every recipe, the card, what is refused, resuming, external validation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("sklearn")
+pytest.importorskip("skops")
+
+from ImmunoRadiomicsLib import cli
+from ImmunoRadiomicsLib.classifiers import load_bundle
+from ImmunoRadiomicsLib.errors import CancelledError, InputError
+from ImmunoRadiomicsLib.files import sha256_of
+from ImmunoRadiomicsLib.training import Effort, Recipe, fit_columns, load_recipe, recipe_names, train, validate
+from ImmunoRadiomicsLib.training.listing import recipes_page
+from ImmunoRadiomicsLib.training.recipes import MODALITY_PREFIX, Scheme
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEMS = ROOT.parent / "shared" / "PUBLISHED_SYSTEMS.md"
+SCHEMAS = ROOT / "Resources" / "Schemas"
+LITTLE = Effort(repeats=1, bootstraps=0, learning_curve=False)
+
+
+def table_for(recipe: Recipe, path: Path, *, patients: int = 60, seed: int = 0) -> Path:
+    """A simulated cohort with every column that the recipe names, one of which tells the outcome."""
+    rng = np.random.default_rng(seed)
+    names: list[str] = []
+    for group in recipe.features:
+        features = list(group.names)
+        for family in group.families:
+            features += (
+                ["vessels_TortuosityMean"] if family == "vessels" else [f"original_{family}_A", f"original_{family}_B"]
+            )
+        for timepoint in group.timepoints:
+            names += [
+                f"{timepoint}.{region}.{MODALITY_PREFIX[group.modality]}{name}"
+                for region in group.regions
+                for name in features
+            ]
+    names += [item.name for item in (*recipe.clinical, *recipe.columns)]
+    names = list(dict.fromkeys(names)) or [f"baseline.core.original_glcm_{number}" for number in range(8)]
+    values = rng.normal(size=(patients, len(names)))
+    score = 2.0 * values[:, 0] + rng.normal(size=patients)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        outcome = ["time", "event"] if recipe.task == "survival" else [recipe.label]
+        writer.writerow(["patient", "lesion", "centre", *outcome, *names])
+        for number in range(patients):
+            told = (
+                [f"{rng.exponential(np.exp(-score[number])) + 0.01:.4f}", int(number % 4 != 0)]
+                if recipe.task == "survival"
+                else [int(score[number] > 0)]
+            )
+            writer.writerow([f"P{number}", "L1", "AB"[number % 2], *told, *(f"{item:.6f}" for item in values[number])])
+    return path
+
+
+def small(name: str) -> Recipe:
+    return replace(load_recipe(name), scheme=Scheme(2, 2, 1))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = small("default")
+    table = table_for(recipe, folder / "t.csv")
+    train(table, folder / "bundle", recipe=recipe, label="label", effort=LITTLE)
+    return folder / "bundle", table
+
+
+def test_every_system_has_a_recipe_of_the_right_form() -> None:
+    schema = json.loads((SCHEMAS / "recipe.schema.json").read_text())
+    for name in recipe_names():
+        jsonschema.validate(yaml.safe_load((ROOT / "Resources" / "Recipes" / f"{name}.yaml").read_text()), schema)
+        assert load_recipe(name).id == name
+    if not SYSTEMS.exists():
+        pytest.skip("the list of systems is not beside the checkout")
+    rows = [
+        line for line in SYSTEMS.read_text().splitlines() if line.startswith("| ") and "**" not in line.split("|")[1]
+    ]
+    ids = {item.strip() for line in rows for item in line.split("|")[1].split(",")} - {"id", "---"}
+    assert len(ids) >= 30
+    assert ids <= set(recipe_names())
+
+
+def test_the_documentation_is_that_of_the_recipes() -> None:
+    assert (ROOT / "Docs" / "RECIPES.md").read_text(encoding="utf-8") == recipes_page()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_and_finds_the_signal(name: str, tmp_path: Path) -> None:
+    recipe = small(name)
+    table = table_for(recipe, tmp_path / "t.csv")
+    result = train(table, tmp_path / "b", recipe=recipe, effort=LITTLE, force=True)
+    assert result.performance.discrimination.value > (0.45 if "anomaly" in recipe.members else 0.6)
+    bundle = load_bundle(tmp_path / "b")
+    assert recipe.reported.text in bundle.card.reported
+    jsonschema.validate(
+        json.loads((tmp_path / "b" / "card.json").read_text()), json.loads((SCHEMAS / "card.schema.json").read_text())
+    )
+    assert bundle.predictor is not None
+    row = dict.fromkeys(bundle.predictor.model.columns, 0.5)
+    found = bundle.predictor.predict_row(row)
+    assert np.isfinite(found)
+    assert recipe.task == "survival" or 0 < found < 1
+    with pytest.raises(InputError, match="is not there"):
+        bundle.predictor.predict_row({})
+
+
+def test_the_files_of_a_bundle(trained: tuple[Path, Path]) -> None:
+    folder, _ = trained
+    for name, schema in (("validation.json", "validation"), ("model.json", "trained-model")):
+        jsonschema.validate(
+            json.loads((folder / name).read_text()), json.loads((SCHEMAS / f"{schema}.schema.json").read_text())
+        )
+    lists = json.loads((folder / "checklists.json").read_text())
+    weights = [item["weight"] for item in lists["items"] if item["checklist"] == "METRICS"]
+    assert len(weights) == 30
+    assert sum(weights) == pytest.approx(1.0, abs=1e-3)
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_external_validation_and_prediction_agree(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, _ = trained
+    other = table_for(small("default"), tmp_path / "u.csv", seed=9)
+    result = validate(folder, other, tmp_path / "v", label="label")
+    assert result.kind == "external"
+    assert result.performance.discrimination.value > 0.7
+    assert {item.name for item in result.centres} == {"A", "B"}
+    assert (tmp_path / "v" / "report.html").exists()
+    text = other.read_text().replace("original_glcm_3", "original_glcm_other")
+    other.write_text(text)
+    with pytest.raises(InputError, match="original_glcm_3`, which the model reads"):
+        validate(folder, other, tmp_path / "w", label="label")
+
+
+def change(folder: Path, target: Path, name: str, **entries: object) -> Path:
+    """Copy a bundle, change a JSON of it, and seal it again."""
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    data = json.loads((target / name).read_text())
+    data.update(entries)
+    (target / name).write_text(json.dumps(data))
+    seal(target)
+    return target
+
+
+def seal(folder: Path) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"] = {name: sha256_of(folder / name) for name in card["sha256"]}
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "said"),
+    [
+        ("card.json", {"types": []}, "the card does not name"),
+        ("card.json", {"types": ["os.system"]}, "no part of any model"),
+        ("card.json", {"kind": "linear"}, "no weighted sum"),
+        ("model.json", {"model_version": "9.0"}, "newer version"),
+        ("model.json", {"columns": ["a"]}, "1 columns"),
+        ("model.json", {"extra": 1}, "unknown entry"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path, name: str, entries: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        load_bundle(change(trained[0], tmp_path / "b", name, **entries))
+
+
+def test_a_changed_a_damaged_and_a_foreign_model_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = change(trained[0], tmp_path / "b", "card.json")
+    model = next(folder.glob("*.skops"))
+    whole = model.read_bytes()
+    model.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        load_bundle(folder)
+    seal(folder)
+    with pytest.raises(InputError, match="no readable skops file"):
+        load_bundle(folder)
+    with zipfile.ZipFile(model, "w") as archive:
+        archive.writestr(
+            "schema.json",
+            json.dumps(
+                {
+                    "__class__": "Popen",
+                    "__module__": "subprocess",
+                    "__loader__": "ObjectNode",
+                    "__id__": 1,
+                    "content": None,
+                    "protocol": 2,
+                    "_skops_version": "0.16",
+                }
+            ),
+        )
+    seal(folder)
+    with pytest.raises(InputError, match=r"not loaded|readable|cannot be loaded"):
+        load_bundle(folder)
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    recipe = replace(load_recipe("jiang_immunoscore"), scheme=Scheme(4, 2, 1))
+    table = table_for(recipe, tmp_path / "t.csv")
+
+    def stop(fraction: float, message: str) -> None:
+        if message.startswith("fold 2"):
+            raise CancelledError("stop")
+
+    with pytest.raises(CancelledError):
+        train(table, tmp_path / "b", recipe=recipe, effort=LITTLE, progress=stop)
+    assert not (tmp_path / "b").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".b.partial" / "cache").glob("*.json")}
+    assert len(kept) >= 2
+    again = train(table, tmp_path / "b", recipe=recipe, effort=LITTLE)
+    whole = train(table, tmp_path / "c", recipe=recipe, effort=LITTLE, jobs=2)
+    assert again == whole
+    assert not (tmp_path / ".b.partial").exists()
+    assert train(table, tmp_path / "b", recipe=recipe, effort=LITTLE) == again
+
+
+def test_too_few_events_are_refused_unless_forced(tmp_path: Path) -> None:
+    recipe = small("colen2018")
+    table = table_for(recipe, tmp_path / "t.csv", patients=14)
+    with pytest.raises(InputError, match="--force"):
+        train(table, tmp_path / "b", recipe=recipe, effort=LITTLE)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_slower_checks(tmp_path: Path) -> None:
+    recipe = replace(load_recipe("gabrys2022"), scheme=Scheme(2, 2, 1))
+    recipe = replace(recipe, clinical=load_recipe("yoon2020").clinical[:1])
+    table = table_for(recipe, tmp_path / "t.csv", patients=80)
+    text = table.read_text().splitlines()
+    centres = [line.replace(",A,", ",C,", 1) if number % 3 == 0 else line for number, line in enumerate(text)]
+    table.write_text("\n".join(centres) + "\n")
+    result = train(
+        table,
+        tmp_path / "b",
+        recipe=recipe,
+        effort=Effort(repeats=2, bootstraps=4, permutations=9, learning_curve=True),
+    )
+    assert result.optimism is not None
+    assert result.optimism.brier_632_plus is not None
+    assert -0.02 < result.optimism.optimism < 0.2
+    assert result.permutation_p == pytest.approx(0.1)
+    assert np.mean(result.permutation_figures) == pytest.approx(0.5, abs=0.12)
+    assert len(result.learning_curve) == 4
+    assert {item.name for item in result.centres} == {"A", "B", "C"}
+    assert result.comparison is not None
+    assert result.comparison.difference.value > 0.1
+    assert result.comparison.net_reclassification is not None
+    assert len(result.repeats) == 2
+
+
+def test_check_says_what_a_table_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = table_for(load_recipe("jiang_immunoscore"), tmp_path / "t.csv")
+    assert cli.main(["recipes", "--check", str(table), "--json"]) == 0
+    fits = {item["recipe"]: item for item in json.loads(capsys.readouterr().out)}
+    assert not fits["jiang_immunoscore"]["problems"]
+    assert any("PET" in item for item in fits["petct_pdl1"]["problems"])
+    assert any("egfr_score" in item for item in fits["mu2021_egfr"]["problems"])
+    assert cli.main(["recipes"]) == 0
+    assert "vaidya2020" in capsys.readouterr().out
+
+
+def test_columns_are_told_apart_by_image_and_region() -> None:
+    recipe = load_recipe("basler2020")
+    fit = fit_columns(
+        recipe,
+        (
+            "baseline.core.wavelet-HHH_glcm_Contrast",
+            "baseline.core.suv_original_glcm_Contrast",
+            "baseline.lungs.original_glcm_Contrast",
+            "ldh",
+        ),
+    )
+    assert set(fit.columns) == {
+        "baseline.core.wavelet-HHH_glcm_Contrast",
+        "baseline.core.suv_original_glcm_Contrast",
+        "ldh",
+    }
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = table_for(load_recipe("velcheti_vessel"), tmp_path / "t.csv")
+    code = cli.main(
+        [
+            "train",
+            str(table),
+            "--recipe",
+            "velcheti_vessel",
+            "--out",
+            str(tmp_path / "b"),
+            "--bootstraps",
+            "0",
+            "--progress",
+            "off",
+        ]
+    )
+    assert code == 0
+    assert "auc 0." in capsys.readouterr().err
+    assert (
+        cli.main(["validate", str(tmp_path / "b"), str(table), "--out", str(tmp_path / "v"), "--progress", "off"]) == 0
+    )
+    assert (
+        cli.main(["train", str(table), "--recipe", "none-such", "--out", str(tmp_path / "c"), "--progress", "off"]) == 2
+    )
+    assert not (tmp_path / "c").exists()

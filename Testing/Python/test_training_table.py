@@ -1,0 +1,140 @@
+"""Bad training tables get a clear message or a documented treatment."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ImmunoRadiomicsLib.errors import InputError
+from ImmunoRadiomicsLib.training.table import read_table
+
+ROWS = 30
+FEATURE = "baseline.core.original_glcm_F{}"
+
+
+def columns(seed: int = 0) -> dict[str, list[object]]:
+    rng = np.random.default_rng(seed)
+    made: dict[str, list[object]] = {
+        "patient": [f"P{number}" for number in range(ROWS)],
+        "label": [number % 2 for number in range(ROWS)],
+        "age": [50 + number for number in range(ROWS)],
+    }
+    for number in range(6):
+        made[FEATURE.format(number)] = [float(value) for value in rng.normal(size=ROWS)]
+    return made
+
+
+def write(path: Path, made: dict[str, list[object]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(made)
+        writer.writerows(zip(*made.values(), strict=True))
+    return path
+
+
+def refusal(tmp_path: Path, made: dict[str, list[object]], **options: object) -> str:
+    with pytest.raises(InputError) as caught:
+        read_table(write(tmp_path / "t.csv", made), **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_good_table(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", columns()))
+    assert table.values.shape == (ROWS, 7)
+    assert table.clinical == ("age",)
+    assert len(table.features) == 6
+    assert table.labels.sum() == ROWS // 2
+    assert table.notes == ()
+
+
+def test_compressed_table_with_other_names_is_read(tmp_path: Path) -> None:
+    made = columns()
+    plain = {"ID": made["patient"], "Target": made["label"], "a": made[FEATURE.format(0)], "b": made[FEATURE.format(1)]}
+    path = write(tmp_path / "t.csv", plain)
+    packed = tmp_path / "t.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_table(packed).features == ("a", "b")
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    assert "Both classes" in refusal(tmp_path, {**columns(), "label": [1] * ROWS})
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_leak_is_refused_and_can_be_left_out(tmp_path: Path, invert: bool) -> None:
+    made = columns()
+    made["baseline.core.leak"] = [5 * (value if not invert else 1 - value) for value in made["label"]]  # type: ignore[operator]
+    assert "`baseline.core.leak` tells the label" in refusal(tmp_path, made)
+    table = read_table(tmp_path / "t.csv", exclude=["baseline.core.leak"])
+    assert "baseline.core.leak" not in table.columns
+
+
+def test_constant_duplicate_and_sparse_columns_are_left_out_and_said(tmp_path: Path) -> None:
+    made = columns()
+    made["baseline.core.constant"] = [3.5] * ROWS
+    made["baseline.core.twin"] = made[FEATURE.format(2)]
+    made["baseline.core.sparse"] = [
+        value if number % 5 < 2 else "" for number, value in enumerate(made[FEATURE.format(1)])
+    ]
+    table = read_table(write(tmp_path / "t.csv", made))
+    assert len(table.features) == 6
+    said = " ".join(table.notes)
+    assert "same value in every row: baseline.core.constant" in said
+    assert f"baseline.core.twin (as {FEATURE.format(2)})" in said
+    assert "baseline.core.sparse (60%)" in said
+
+
+def test_text_in_a_number_column_is_refused_with_its_line(tmp_path: Path) -> None:
+    made = columns()
+    made[FEATURE.format(3)][4] = "n.d."
+    text = refusal(tmp_path, made)
+    assert FEATURE.format(3) in text
+    assert "'n.d.' in line 6" in text
+
+
+def test_rows_of_a_patient_share_a_group_whatever_the_given_folds(tmp_path: Path) -> None:
+    made = columns()
+    made["patient"] = [f"P{number // 2}" for number in range(ROWS)]
+    made["lesion"] = [f"L{number}" for number in range(ROWS)]
+    made["fold"] = [number % 2 for number in range(ROWS)]
+    table = read_table(write(tmp_path / "t.csv", made))
+    assert len(set(table.groups.tolist())) == ROWS // 2
+    assert "fold" not in table.columns
+    assert any("parts the rows of 15 patients" in note for note in table.notes)
+
+
+def test_the_same_patient_under_two_codes_is_one_group(tmp_path: Path) -> None:
+    made = columns()
+    for values in list(made.values())[2:]:
+        values[7] = values[3]
+    table = read_table(write(tmp_path / "t.csv", made))
+    assert table.groups[7] == table.groups[3]
+    assert any("P3 and P7" in note for note in table.notes)
+
+
+def test_outcomes_are_never_features(tmp_path: Path) -> None:
+    made = {**columns(), "hyperprogression": [number % 3 == 0 for number in range(ROWS)], "bor": ["PD"] * ROWS}
+    table = read_table(write(tmp_path / "t.csv", made))
+    assert not {"hyperprogression", "bor"} & set(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label": ["maybe"] * ROWS}, "0 or 1 is needed"),
+        ({"patient": [""] * ROWS}, "there is no patient"),
+        ({"lesion": ["L1"] * ROWS, "patient": ["P1"] * ROWS}, "has 30 rows"),
+    ],
+)
+def test_other_refusals(tmp_path: Path, change: dict[str, list[object]], said: str) -> None:
+    assert said in refusal(tmp_path, {**columns(), **change})
+
+
+def test_missing_label_column_names_the_remedy(tmp_path: Path) -> None:
+    made = columns()
+    del made["label"]
+    assert "--label" in refusal(tmp_path, made)
