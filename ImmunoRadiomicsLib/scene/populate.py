@@ -205,7 +205,7 @@ class _Builder:
                 drawn = yield self.reader(name, volumes[name])
                 segmentations[name] = yield from self.segmentation(study_items[name], name, volumes[name], drawn)
                 yield None
-            axes.update(self.axes(study_items[name], name))
+            axes.update((yield from self.axes(study_items[name], name)))
             step(0.8, f"Scene: transform of {name}")
             if (path := self.transform_path(name)) is not None:
                 yield None
@@ -394,7 +394,7 @@ class _Builder:
         fill_transform(node, source)
         return node
 
-    def axes(self, item: int, timepoint: str) -> dict[tuple[str, str, str], Any]:
+    def axes(self, item: int, timepoint: str) -> Steps[dict[tuple[str, str, str], Any]]:
         """Draw the long and short axis of every measured lesion as locked lines."""
         lines = {}
         key = quote(timepoint, safe="")
@@ -430,6 +430,7 @@ class _Builder:
                 display.SetVisibility3D(False)
                 display.SetGlyphScale(1.0)
                 lines[timepoint, lesion.id, kind] = node
+                yield None
         return lines
 
     def table(self, item: int, key: str, columns: Sequence[Column]) -> Any:

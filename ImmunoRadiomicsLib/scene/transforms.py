@@ -134,7 +134,7 @@ def _sampled(transform: Any, bounds_ras: tuple[float, ...], name: str) -> Steps[
     vectors = np.concatenate(pieces)
     if not np.isfinite(vectors).all():
         raise InputError(f"Transform '{name}' has no inverse over the baseline. Choose another transform.")
-    return _field(vectors, low, (SAMPLE_SPACING_MM,) * 3, np.eye(3))
+    return (yield lambda: _field(vectors, low, (SAMPLE_SPACING_MM,) * 3, np.eye(3)))
 
 
 def read_transform_node(path: Path) -> Any:
