@@ -122,9 +122,9 @@ def find(
     baseline = study.baseline.name
     visits = _visits(study, volumes, segmentations, anatomies, transforms, part(progress, 0.0, 0.2))
     warnings = [warning for visit in visits for warning in visit.warnings]
-    progress(0.2, "Lesions: following them over time")
+    progress(0.2, "following them over time")
     tracks = follow([_scan(visit) for visit in visits], baseline, edits=edits)
-    progress(0.3, "Lesions: measuring")
+    progress(0.3, "measuring")
     lesions, masks = _measured(study, visits, tracks, local_alignment, part(progress, 0.3, 0.6))
     regions: list[RegionMask] = []
     lungs: list[LungMeasures] = []
@@ -132,7 +132,7 @@ def find(
     organs = {lesion.id: lesion.organ for lesion in lesions}
     for index, visit in enumerate(visits):
         name = visit.timepoint.name
-        progress(0.6 + 0.4 * index / len(visits), f"Lesions: regions of {name}")
+        progress(0.6 + 0.4 * index / len(visits), f"regions of {name}")
         here = masks[name]
         found = lesion_regions(name, here, visit.anatomy, visit.ct, organs=organs, rings=rings)
         regions.extend(found)
@@ -146,7 +146,7 @@ def find(
             regions.append(whole)
         lungs.extend(measure_lungs(visit.ct, visit.anatomy, _excluded(here, visit.ct), name))
         drawn[name] = _drawn(here, visit)
-    progress(1.0, "Lesions: done")
+    progress(1.0, "done")
     return Found(lesions, tuple(regions), drawn, tuple(lungs), tuple(warnings))
 
 
@@ -165,7 +165,7 @@ def _visits(
     visits = []
     for index, timepoint in enumerate(study.timepoints):
         name = timepoint.name
-        progress(index / len(study.timepoints), f"Lesions: contours of {name}")
+        progress(index / len(study.timepoints), f"contours of {name}")
         transform = None if timepoint == baseline else transforms.get(name)
         visit = _Visit(timepoint, volumes[name], anatomies[name], transform, {})
         segmentation = segmentations.get(name)
@@ -206,7 +206,7 @@ def _measured(
     lesions, candidates = [], []
     baseline = study.baseline.name
     for index, track in enumerate(tracks):
-        progress(index / len(tracks), f"Lesions: {track.id}")
+        progress(index / len(tracks), f"organ and role of {track.id}")
         observations: list[LesionObservation] = []
         whole_at_first: bool | None = None
         proposals: list[OrganProposal] = []

@@ -82,22 +82,22 @@ def segment_anatomy(
     view = _Canonical.of(ct)
     values = view.forward(sitk.GetArrayViewFromImage(ct))
     factors = tuple(max(1, int(WORK_MM / step + 0.5)) for step in view.spacing)
-    progress(0.0, "Anatomy: reducing the image")
+    progress(0.0, "reducing the image")
     coarse = _block_mean(values, factors)
     spacing = tuple(step * factor for step, factor in zip(view.spacing, factors, strict=True))
-    progress(0.3, "Anatomy: body, lungs and airways")
+    progress(0.3, "body, lungs and airways")
     found = _Finder(coarse, spacing).find()
-    progress(0.6, "Anatomy: refining the borders")
+    progress(0.6, "refining the borders")
     full = np.empty(values.shape, dtype=np.uint8)
     for start, stop in _refine(values, found, factors, full):
-        progress(0.6 + 0.35 * stop / values.shape[0], f"Anatomy: slices {start} to {stop}")
+        progress(0.6 + 0.35 * stop / values.shape[0], f"slices {start} to {stop}")
     labels = view.back(full)
     confidence, warnings = found.confidence, list(found.warnings)
     if given is not None and _use_given(labels, given, lesion_segments, lateral_axis(ct)):
         confidence, warnings = 1.0, ["The lungs are those of the given segmentation."]
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
     image.CopyInformation(ct)
-    progress(1.0, "Anatomy: done")
+    progress(1.0, "done")
     return AnatomyResult(image, confidence, tuple(warnings))
 
 

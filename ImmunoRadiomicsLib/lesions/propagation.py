@@ -91,14 +91,14 @@ def propagate(
     """
     fits = {}
     for index, (name, mask) in enumerate(lesions.items()):
-        progress(index / max(len(lesions), 1), f"Propagation: {name}")
+        progress(index / max(len(lesions), 1), f"carrying over {name}")
         if mask.count:
             others = [crop for other, crop in lesions.items() if other != name]
             itself = _Fit(baseline_ct, mask, others, baseline_ct, None)
             level, agreement = itself.calibration()
             fits[name] = _Fit(baseline_ct, mask, others, followup_ct, transform, level, agreement)
     _share_out(list(fits.values()))
-    progress(1.0, "Propagation: done")
+    progress(1.0, "done")
     return {name: fit.result() for name, fit in fits.items()}
 
 
