@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from ..classifiers.trained import probability
 from ..progress import Progress, silent
 from .folds import fold_count, fold_numbers
+from .learners import Kind
 from .metrics import auc, brier, concordance
 from .model import FittedModel, Plan, fit_model
 from .table import Table
@@ -24,7 +26,7 @@ from .table import Table
 # A finished piece of work under a name: returns what was kept, or makes and keeps it. Values are plain JSON.
 Keep = Callable[[str, Callable[[], Any]], Any]
 
-_CLINICAL_MEMBERS = ("ridge",)
+_CLINICAL_MEMBERS: tuple[Kind, ...] = ("ridge",)
 _CURVE_SHARES = (0.4, 0.6, 0.8, 1.0)
 _FEWEST_CENTRES = 3
 
@@ -103,7 +105,7 @@ def nested_validation(
             tuple(data["members"]),
         )
 
-    folds = run_all([lambda item=item: one(*item) for item in work], jobs, progress, "fold")
+    folds = run_all([partial(one, *item) for item in work], jobs, progress, "fold")
     log_odds = np.zeros((repeats, table.labels.size))
     clinical = np.zeros_like(log_odds)
     for item in folds:
@@ -156,7 +158,7 @@ def _fit(plan: Plan, table: Table, rows: np.ndarray, seed: int) -> FittedModel:
 
 def clinical_plan(plan: Plan, table: Table) -> Plan:
     """Return what is fitted to the clinical columns for comparison."""
-    members = ("cox",) if table.time is not None else _CLINICAL_MEMBERS
+    members: tuple[Kind, ...] = ("cox",) if table.time is not None else _CLINICAL_MEMBERS
     return replace(plan, members=members, selection="none", redundancy=1.0)
 
 
@@ -191,7 +193,7 @@ def leave_one_centre_out(
         )
         return discrimination(np.array(found), table.rows(np.flatnonzero(held)))
 
-    values = run_all([lambda name=name: one(name) for name in names], jobs, progress, "centre")
+    values = run_all([partial(one, name) for name in names], jobs, progress, "centre")
     return {
         name: (int((centres == name).sum()), value)
         for name, value in zip(names, values, strict=True)
@@ -247,7 +249,7 @@ def bootstrap_optimism(
         gap = discrimination(everyone[rows], sample) - discrimination(everyone, table)
         return [gap, brier(probability(everyone[left]), table.labels[left])]
 
-    pieces = [lambda number=number: keep(f"bootstrap-{number}", lambda: one(number)) for number in range(draws)]
+    pieces = [partial(keep, f"bootstrap-{number}", partial(one, number)) for number in range(draws)]
     found = np.array(run_all(pieces, jobs, progress, "bootstrap sample"))
     apparent_scores = model.log_odds(table.values)
     apparent = discrimination(apparent_scores, table)
@@ -291,7 +293,7 @@ def learning_curve(
 
     work = [(share, fold) for share in _CURVE_SHARES for fold in range(count)]
     found = run_all(
-        [lambda item=item: keep(f"curve-{item[0]:g}-{item[1]}", lambda: one(*item)) for item in work],
+        [partial(keep, f"curve-{item[0]:g}-{item[1]}", partial(one, *item)) for item in work],
         jobs,
         progress,
         "learning step",
@@ -332,7 +334,7 @@ def permutation_test(
         result = nested_validation(plan, shuffled, outer_folds=outer_folds, repeats=1, seed=seed + 1 + number)
         return discrimination(result.log_odds[0], shuffled, result.fold_of_row[0])
 
-    pieces = [lambda number=number: keep(f"shuffle-{number}", lambda: one(number)) for number in range(draws)]
+    pieces = [partial(keep, f"shuffle-{number}", partial(one, number)) for number in range(draws)]
     values = tuple(float(item) for item in run_all(pieces, jobs, progress, "shuffled outcome"))
     return (sum(item >= found for item in values) + 1) / (draws + 1), values
 

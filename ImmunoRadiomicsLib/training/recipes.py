@@ -276,7 +276,8 @@ def fit_columns(recipe: Recipe, header: Sequence[str]) -> Fit:
     """Say which columns of a table a recipe would use, and what it misses."""
     lower = {name.lower(): name for name in header}
     used: list[str] = []
-    problems, notes = [], []
+    problems: list[str] = []
+    notes: list[str] = []
     for group in recipe.features:
         matching = [name for name in header if group.matches(name)]
         used += matching

@@ -304,7 +304,8 @@ def _assess(
     curve: tuple[tuple[int, float], ...] = ()
     if effort.learning_curve:
         curve = learning_curve(plan, table, outer_folds=outer, **options, progress=part(progress, 0.8, 0.87))
-    p_value, shuffled = None, ()
+    p_value: float | None = None
+    shuffled: tuple[float, ...] = ()
     if effort.permutations:
         first = discrimination(nested.log_odds[0], table, nested.fold_of_row[0])
         p_value, shuffled = permutation_test(
