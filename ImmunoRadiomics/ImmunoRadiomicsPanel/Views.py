@@ -192,13 +192,15 @@ def takeAllBack() -> None:
 class AlignedPair:
     """A time point shown on the baseline in all slice views: faded over it, or in the squares of a checkerboard.
 
-    Only while it is shown lies the time point under its transform; the checkerboard is a volume of its own that goes with it.
+    Only while it is shown lies the time point under its transform; the checkerboard is a volume of its own that goes with it. Of all
+    contours those drawn on the baseline alone fit what is seen then; afterwards the views show what they showed before.
     """
 
     def __init__(self) -> None:
         self._faded: Any = None
         self._board: Any = None
-        self._baseline = ""
+        self._views: list[tuple[Any, str, str | None, str | None]] = []
+        self._marks: list[tuple[Any, list[str]]] = []
 
     @property
     def faded(self) -> Any:
@@ -213,9 +215,7 @@ class AlignedPair:
         timepoint.SetAttribute(_LAID, "true")
         timepoint.SetAndObserveTransformNodeID(transform.GetID())
         self._faded = timepoint
-        for composite in nodesOf("vtkMRMLSliceCompositeNode"):
-            composite.SetBackgroundVolumeID(baseline.GetID())
-            composite.SetForegroundVolumeID(timepoint.GetID())
+        self._show(baseline.GetID(), timepoint.GetID(), baseline)
         self.setOpacity(opacity)
 
     def setOpacity(self, opacity: float) -> None:
@@ -233,23 +233,42 @@ class AlignedPair:
         if display is not None and given is not None:
             display.AutoWindowLevelOff()
             display.SetWindowLevel(given.GetWindow(), given.GetLevel())
+        self._show(board.GetID(), None, baseline)
+
+    def _show(self, background: str, foreground: str | None, baseline: Any) -> None:
         for composite in nodesOf("vtkMRMLSliceCompositeNode"):
-            composite.SetBackgroundVolumeID(board.GetID())
-            composite.SetForegroundVolumeID(None)
-        self._baseline = baseline.GetID()
+            shown = (composite.GetBackgroundVolumeID() or baseline.GetID(), composite.GetForegroundVolumeID())
+            self._views.append((composite, background, *shown))
+            composite.SetBackgroundVolumeID(background)
+            composite.SetForegroundVolumeID(foreground)
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        for node in [*nodesOf("vtkMRMLSegmentationNode"), *nodesOf("vtkMRMLMarkupsLineNode")]:
+            display = node.GetDisplayNode()
+            if display is not None and display.GetVisibility():
+                self._marks.append((display, list(display.GetViewNodeIDs())))
+                display.SetVisibility(node.GetNodeReferenceID(role) == baseline.GetID())
+                display.SetViewNodeIDs([])
+
+    def _showAsBefore(self) -> None:
+        for composite, background, *shown in self._views:
+            # Views in which something else was chosen since are left alone.
+            if composite.GetScene() is not None and composite.GetBackgroundVolumeID() == background:
+                composite.SetBackgroundVolumeID(shown[0])
+                composite.SetForegroundVolumeID(shown[1])
+        for display, viewIds in self._marks:
+            if display.GetScene() is not None:
+                display.SetVisibility(True)
+                display.SetViewNodeIDs(viewIds)
+        self._views, self._marks = [], []
 
     def hide(self) -> None:
-        """Show the time point again where it was acquired, and remove the checkerboard."""
+        """Show the time point again where it was acquired, remove the checkerboard, and show what was shown before."""
+        self._showAsBefore()
         if self._faded is not None:
             if self._faded.GetScene() is not None:
                 takeBack(self._faded)
-            for composite in nodesOf("vtkMRMLSliceCompositeNode"):
-                composite.SetForegroundVolumeID(None)
             self._faded = None
         if self._board is not None:
-            for composite in nodesOf("vtkMRMLSliceCompositeNode"):
-                if composite.GetBackgroundVolumeID() == self._board.GetID():
-                    composite.SetBackgroundVolumeID(self._baseline)
             if self._board.GetScene() is not None:
                 display = self._board.GetDisplayNode()
                 slicer.mrmlScene.RemoveNode(self._board)
