@@ -270,7 +270,15 @@ def test_a_given_bundle_takes_the_place_of_the_shipped_one(copy) -> None:
 
 
 def test_every_unusable_bundle_is_named_at_once(copy, tmp_path: Path) -> None:
-    trained = copy(card=lambda card: card.update(kind="linear"))
+    def fitted(model: dict[str, Any]) -> None:
+        one: dict[str, list[float]] = {name: [0.0] for name in ("medians", "lower", "upper", "means")}
+        member = {"kind": "ridge", "title": "ridge", "weight": 1.0, "intercept": 0.0, "slope": 1.0, "offset": 0.0}
+        model.clear()
+        model.update(one, model_version="1.0", recipe="r", recipe_version="1.0", outcome="probability", unit="patient")
+        model.update(label="label", columns=["ecog_1"], deviations=[1.0], intercept=0.0, slope=1.0, scikit_learn="1.8")
+        model.update(members=[{**member, "coefficients": [1.0], "file": None}])
+
+    trained = copy(card=lambda card: card.update(kind="linear"), model=fitted)
     with pytest.raises(InputError) as error:
         choose_bundles([trained, SHIPPED / "pneumonitis-evidence", SHIPPED / "pneumonitis-evidence", tmp_path / "none"])
     assert len(error.value.problems) == 3
