@@ -154,11 +154,14 @@ def performance(
         seed=seed,
     )
     share = float(labels.mean())
+    # Where the classes are parted perfectly there is no line.
+    known = all(np.isfinite((slope.value, slope.lower, slope.upper)))
+    intercept = float(np.mean([calibration_line(predicted[r], labels)[0] for r in repeats]))
     return Performance(
         "auc",
         found,
-        slope,
-        float(np.mean([calibration_line(predicted[r], labels)[0] for r in repeats])),
+        slope if known else None,
+        intercept if np.isfinite(intercept) else None,
         squared,
         share * (1 - share),
         label_permutation_p(log_odds[0], labels, strata[0], seed=seed),

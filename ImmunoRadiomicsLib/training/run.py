@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -57,7 +57,7 @@ from .nested import (
     permutation_test,
 )
 from .page import write_validation_page
-from .recipes import DEFAULT_RECIPE, Recipe, learner_titles, load_recipe, recipe_table
+from .recipes import DEFAULT_RECIPE, Flag, Recipe, learner_titles, load_recipe, recipe_table
 from .table import CLINICAL_NAMES, Table, read_table
 
 VALIDATION_FILE = "validation.json"
@@ -443,10 +443,10 @@ def _card(
         id=f"{recipe.id}-trained",
         version=recipe.version,
         title=recipe.title,
-        flag=recipe.flag,
+        flag=_flag(recipe, table),
         kind="linear" if all(isinstance(item.fitted, tuple) for item in model.members) else "sklearn",
         purpose=f"{recipe.endpoint}: {learner_titles(recipe)}, fitted to the user's own table after {recipe.publication.citation}",
-        endpoint=recipe.endpoint,
+        endpoint=f"`{table.label}`: {recipe.endpoint}",
         population=f"the patients of {table.source}; the publication: {recipe.population}",
         inputs=inputs,
         sources=(
@@ -471,6 +471,12 @@ def _card(
         sha256=hashes,
         types=tuple(types),
     )
+
+
+def _flag(recipe: Recipe, table: Table) -> Flag:
+    """Return what the card answers: a recipe for any label takes that of the table where it is one of the known questions."""
+    asked = next((item for item in get_args(Flag) if item == table.label.lower()), recipe.flag)
+    return asked if recipe.takes_everything else recipe.flag
 
 
 def _write_provenance(workspace: Workspace, run: str, table: Table, recipe: str, seed: int) -> None:
