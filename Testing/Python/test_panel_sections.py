@@ -168,6 +168,45 @@ def test_the_aligned_pair_is_faded_in_every_view(panel, slicer, prepared):
     assert volumes["followup-1"].GetParentTransformNode() is own
 
 
+def test_over_an_aligned_pair_lie_the_contours_of_the_baseline_alone(panel, slicer, prepared):
+    from ImmunoRadiomicsPanel.Views import viewNodes
+
+    analyzed(panel, prepared)
+    ui = panel.ui
+    ui.showViewsButton.click()
+    baseline = rows_by_name(panel)["baseline"].volume
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+
+    def contours():
+        nodes = [
+            node
+            for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsLineNode")
+            for node in (
+                slicer.mrmlScene.GetNthNodeByClass(i, kind)
+                for i in range(slicer.mrmlScene.GetNumberOfNodesByClass(kind))
+            )
+        ]
+        return [
+            (node, tuple(node.GetDisplayNode().GetViewNodeIDs()))
+            for node in nodes
+            if node.GetDisplayNode().GetVisibility()
+        ]
+
+    def backgrounds():
+        return [viewNodes(view)[0].GetBackgroundVolumeID() for view in ("Red", "Green")]
+
+    before = contours(), backgrounds()
+    ui.alignmentTimepoint.setCurrentIndex(ui.alignmentTimepoint.findText("followup-1"))
+    ui.showAlignedButton.click()
+    assert contours()
+    for node, views in contours():
+        assert node.GetNodeReferenceID(role) == baseline.GetID()
+        assert views == ()
+    assert backgrounds() == [baseline.GetID()] * 2
+    ui.showAlignedButton.click()
+    assert (contours(), backgrounds()) == before
+
+
 def test_the_checkerboard_shows_both_in_squares_and_goes_again(panel, slicer, prepared):
     from ImmunoRadiomicsPanel.Nodes import volumeImage
     from ImmunoRadiomicsPanel.Views import viewNodes
