@@ -210,15 +210,17 @@ def discrimination(scores: np.ndarray, table: Table, strata: np.ndarray | None =
 
 @dataclass(frozen=True)
 class Optimism:
-    """Bootstrap estimates: the apparent figure, the optimism that Harrell's bootstrap finds in it, and Efron's .632+ of the Brier score.
+    """Bootstrap estimates of the AUC or C: the apparent figure, the optimism that Harrell's bootstrap finds in it, and .632+.
 
-    The figure is the AUC or C. ``brier_632_plus`` is None for survival (doi:10.1080/01621459.1997.10474007).
+    A forest fits its own rows perfectly and some of them are in every sample, so that apparent less optimism is still too good;
+    .632+ weighs the patients left out by how far that goes (doi:10.1080/01621459.1997.10474007). ``brier_632_plus`` is None for survival.
     """
 
     draws: int
     apparent: float
     optimism: float
     corrected: float
+    estimate_632_plus: float
     brier_632_plus: float | None
 
 
@@ -247,25 +249,30 @@ def bootstrap_optimism(
         fitted = fit_model(plan, sample.values, sample.labels, sample.groups, sample.time, fold_seed(seed, 4, number))
         everyone = fitted.log_odds(table.values)
         gap = discrimination(everyone[rows], sample) - discrimination(everyone, table)
-        return [gap, brier(probability(everyone[left]), table.labels[left])]
+        unseen = discrimination(everyone[left], table.rows(np.flatnonzero(left)))
+        return [gap, 0.5 if np.isnan(unseen) else unseen, brier(probability(everyone[left]), table.labels[left])]
 
     pieces = [partial(keep, f"bootstrap-{number}", partial(one, number)) for number in range(draws)]
     found = np.array(run_all(pieces, jobs, progress, "bootstrap sample"))
-    apparent_scores = model.log_odds(table.values)
-    apparent = discrimination(apparent_scores, table)
-    optimism = float(found[:, 0].mean())
-    corrected = apparent - optimism
-    if table.time is not None:
-        return Optimism(draws, apparent, optimism, corrected, None)
-    predicted = probability(apparent_scores)
-    seen, unseen = brier(predicted, table.labels), float(found[:, 1].mean())
-    # The error if predictions had nothing to do with outcomes: every prediction against every outcome.
-    share = table.labels.mean()
-    blind = float(np.mean(share * (1 - predicted) ** 2 + (1 - share) * predicted**2))
+    scores = model.log_odds(table.values)
+    apparent, optimism = discrimination(scores, table), float(found[:, 0].mean())
+    # As errors, so that one formula serves both; chance is one half.
+    estimate = 1 - _six_three_two_plus(1 - apparent, 1 - float(found[:, 1].mean()), 0.5)
+    squared = None
+    if table.time is None:
+        predicted, share = probability(scores), table.labels.mean()
+        # The error if predictions had nothing to do with outcomes: every prediction against every outcome.
+        blind = float(np.mean(share * (1 - predicted) ** 2 + (1 - share) * predicted**2))
+        squared = _six_three_two_plus(brier(predicted, table.labels), float(found[:, 2].mean()), blind)
+    return Optimism(draws, apparent, optimism, apparent - optimism, estimate, squared)
+
+
+def _six_three_two_plus(seen: float, unseen: float, blind: float) -> float:
+    """Return Efron's .632+ of an error on the fitting rows, on the rows left out, and without information."""
     limited = min(unseen, blind)
     overfit = (limited - seen) / (blind - seen) if limited > seen and blind > seen else 0.0
     weight = 0.632 / (1 - 0.368 * overfit)
-    return Optimism(draws, apparent, optimism, corrected, float((1 - weight) * seen + weight * limited))
+    return float((1 - weight) * seen + weight * limited)
 
 
 def learning_curve(

@@ -42,7 +42,7 @@ def write_validation_page(recipe: Recipe, result: Assessment, lists: Checklists 
         notice=RESEARCH_USE_ONLY,
         css=(PACKAGE / "report" / "report.css").read_text(encoding="utf-8"),
         recipe=recipe,
-        learner=learner_titles(recipe).capitalize(),
+        learner=learner_titles(recipe)[:1].upper() + learner_titles(recipe)[1:],
         result=result,
         charts=_charts(result),
         importance=bars("Importance of columns", shown) if shown else "",

@@ -319,7 +319,7 @@ def _assess(
         recipe=recipe.id,
         table=table.source,
         table_sha256=table.sha256,
-        scheme=f"Nested cross-validation, {count} outer and up to {recipe.scheme.inner_folds} inner folds, {repeats} times, all rows of a patient in one "
+        scheme=f"Nested cross-validation, {count} outer and up to {recipe.scheme.inner_folds} inner folds, {'once' if repeats == 1 else f'{repeats} times'}, all rows of a patient in one "
         "fold; cleaning, clustering, selection, scaling, settings and recalibration inside the folds; pairs compared inside the folds.",
         patients=int(np.unique(table.groups).size),
         rows=int(table.labels.size),

@@ -255,6 +255,7 @@ def test_the_slower_checks(tmp_path: Path) -> None:
     )
     assert result.optimism is not None
     assert result.optimism.brier_632_plus is not None
+    assert 0.5 < result.optimism.estimate_632_plus <= result.optimism.apparent
     assert -0.02 < result.optimism.optimism < 0.2
     assert result.permutation_p == pytest.approx(0.1)
     assert np.mean(result.permutation_figures) == pytest.approx(0.5, abs=0.12)
