@@ -478,7 +478,9 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         text = (result / "analysis.json").read_text(encoding="utf-8")
         analysis = yield lambda: from_json(Analysis, json.loads(text))
         study = yield functools.partial(load_study, folder / "study" / "study.yaml")
-        yield from populate_steps(slicer.mrmlScene, analysis, study, result, volumes=volumes)
+        # Drawn anew for each of some hundred nodes, the views would hold up the interface.
+        with slicer.util.RenderBlocker():
+            yield from populate_steps(slicer.mrmlScene, analysis, study, result, volumes=volumes)
         return analysis
 
     # Results

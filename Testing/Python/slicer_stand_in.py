@@ -426,6 +426,7 @@ class Application:
         self.temporaryPath = tempfile.mkdtemp(prefix="slicer-stand-in-")
         self.slicerHome = self.temporaryPath
         self.slots = {}
+        self.pauses = 0
 
     def connect(self, signature, slot):
         if signature != "startupCompleted()":
@@ -437,6 +438,14 @@ class Application:
 
     def layoutManager(self):
         return None
+
+    def pauseRender(self):
+        self.pauses += 1
+
+    def resumeRender(self):
+        if self.pauses < 1:
+            raise RuntimeError("rendering was not paused")
+        self.pauses -= 1
 
     def processEvents(self):
         QtWidgets.QApplication.processEvents()
