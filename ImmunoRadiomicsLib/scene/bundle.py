@@ -39,7 +39,7 @@ def write_scene(analysis: Analysis, study: Study, folder: Path, path: Path, *, p
             scene = new_scene()
             nodes = populate_scene(scene, analysis, study, folder, progress=part(progress, 0.0, 0.5))
             arrange_views(scene, analysis, nodes)
-            progress(0.5, "Scene: writing")
+            progress(0.5, "writing")
             messages = mrml.vtkMRMLMessageCollection()
             # The bundle's inner folder takes the file's name, so the name must be the final one already.
             if not scene.WriteToMRB(str(temporary / path.name), None, messages):
@@ -49,7 +49,7 @@ def write_scene(analysis: Analysis, study: Study, folder: Path, path: Path, *, p
         os.replace(temporary / path.name, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    progress(1.0, "Scene: written")
+    progress(1.0, "written")
 
 
 def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:

@@ -224,7 +224,7 @@ class _Builder:
         for node in self.stale.values():
             self.remove(node)
         self.remove_unused_items(patient_item)
-        progress(1.0, "Scene: done")
+        progress(1.0, "done")
         return SceneNodes(patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes)
 
     def node(self, class_name: str, key: str, name: str, item: int) -> Any:
