@@ -5,6 +5,7 @@ import sys
 
 import slicer
 from ImmunoRadiomicsPanel.Logic import ImmunoRadiomicsLogic
+from ImmunoRadiomicsPanel.Nodes import removeSegmentations
 from ImmunoRadiomicsPanel.ParameterNode import ImmunoRadiomicsParameterNode
 from ImmunoRadiomicsPanel.VirtualPatient import makeVirtualPatient, registerSampleData
 from ImmunoRadiomicsPanel.Widget import PanelWidget
@@ -45,6 +46,8 @@ def onStartupCompleted():
     """Tell the other modules what this one adds to them."""
     icon = os.path.join(os.path.dirname(os.path.abspath(__file__)), "Resources", "Icons", "ImmunoRadiomics.png")
     registerSampleData(icon)
+    # After what follows the choices has let go of them.
+    slicer.mrmlScene.AddObserver(slicer.mrmlScene.StartCloseEvent, removeSegmentations, -1.0)
     try:
         from ImmunoRadiomicsPanel.RecistStatisticsPlugin import registerPlugin
     except ModuleNotFoundError as error:

@@ -71,3 +71,16 @@ def segmentCenter(segmentation: Any, name: str) -> tuple[float, float, float] | 
         return None
     place = segmentation.GetSegmentCenterRAS(identifier)
     return None if place is None else (float(place[0]), float(place[1]), float(place[2]))
+
+
+def removeSegmentations(_caller: Any = None, _event: Any = None) -> None:
+    """Remove the segmentations of patients and results while the scene closes, before anything else goes.
+
+    Where they go one by one, the controls of the slice views choose the next one as long as there is one and set the visibility of its
+    segments, which the subject hierarchy, gone by then, reports as an error.
+    """
+    mine = [row.segmentation for node in patientNodes() for row in readRows(node)]
+    mine += [node for node in nodesOf("vtkMRMLSegmentationNode") if node.GetAttribute("ImmunoRadiomics.patient")]
+    for node in mine:
+        if node is not None and node.GetScene() is not None:
+            slicer.mrmlScene.RemoveNode(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,9 @@ def studySteps(path: Path, newPatient: Any) -> Generator[Any, Any, ImmunoRadiomi
     from ImmunoRadiomicsLib.study import load_study
 
     study = load_study(path)
+    # Their first import takes half a second, most of it scipy: beside the interface nobody waits for it.
+    for name in ("scipy.ndimage", "ImmunoRadiomicsLib.scene", "ImmunoRadiomicsLib.lesions.names"):
+        yield functools.partial(importlib.import_module, name)
     rows = []
     for timepoint in study.timepoints:
         volume = yield from volumeSteps(timepoint.ct, f"{study.patient} {timepoint.name} CT")

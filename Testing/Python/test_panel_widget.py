@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import vtk
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
@@ -443,6 +444,29 @@ def test_closing_the_scene_ends_the_engine(panel, slicer, virtual_patient):
     assert panel.ui.patientEdit.text == ""
     assert not panel.ui.runButton.enabled
     assert slicer.shown == []
+
+
+def test_segmentations_go_first_when_the_scene_closes(panel, slicer):
+    import ImmunoRadiomics
+
+    scene, gone = slicer.mrmlScene, []
+    volume(slicer, "first", "20240110")
+    drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(slicer.util.getNode("first"))
+    panel.ui.fillTimepointsButton.click()
+    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result").SetAttribute("ImmunoRadiomics.patient", "P7")
+    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of another module")
+    ImmunoRadiomics.onStartupCompleted()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def removed(_caller, _event, node):
+        gone.append(node.GetName())
+
+    scene.AddObserver(scene.NodeRemovedEvent, removed)
+    scene.Clear()
+    assert gone[:2] == ["drawn", "result"]
+    assert "of another module" in gone[2:]
+    assert panel.ui.timepointsTable.rowCount == 0
 
 
 STUBBORN = """
