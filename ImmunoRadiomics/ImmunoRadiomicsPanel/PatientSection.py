@@ -71,8 +71,7 @@ class PatientSection(Section):
         if node is None:
             if panel.parameters is None or panel.parameters.parameterNode.GetScene() is None:
                 panel.setParameterNode(None)
-                if panel.parent.isEntered:
-                    panel.initializeParameterNode()
+                panel.beginAnewLater()
         elif panel.parameters is None or panel.parameters.parameterNode is not node:
             panel.setParameterNode(ImmunoRadiomicsParameterNode(node))
 

@@ -125,7 +125,15 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller: Any, event: Any) -> None:
         """Begin anew if the panel is shown."""
         self.logic.forgetFolders()
-        if self.parent.isEntered:
+        self.beginAnewLater()
+
+    def beginAnewLater(self) -> None:
+        """Begin anew once the selectors have taken in what has gone: a node that comes while they do confuses them."""
+        qt.QTimer.singleShot(0, self._beginAnew)
+
+    def _beginAnew(self) -> None:
+        alive = self.hasObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        if alive and self.parent.isEntered and self.parameters is None and not slicer.mrmlScene.IsClosing():
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:

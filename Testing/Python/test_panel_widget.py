@@ -215,6 +215,7 @@ def test_patients_of_one_scene_are_kept_apart(panel, slicer):
     slicer.mrmlScene.RemoveNode(first)
     assert panel.ui.patientEdit.text == "P2"
     slicer.mrmlScene.RemoveNode(panel.parameters.parameterNode)
+    wait(lambda: panel.parameters is not None, 5)
     assert panel.ui.patientEdit.text == ""
     panel.ui.patientEdit.text = "P3"
     assert panel.parameters.patient == "P3"
@@ -441,6 +442,9 @@ def test_closing_the_scene_ends_the_engine(panel, slicer, virtual_patient):
     slicer.mrmlScene.Clear()
     assert panel.work is None
     assert not process.isAlive()
+    # The selectors hear of the end first.
+    assert panel.parameters is None
+    wait(lambda: panel.parameters is not None, 5)
     assert panel.ui.patientEdit.text == ""
     assert not panel.ui.runButton.enabled
     assert slicer.shown == []
@@ -466,6 +470,7 @@ def test_segmentations_go_first_when_the_scene_closes(panel, slicer):
     scene.Clear()
     assert gone[:2] == ["drawn", "result"]
     assert "of another module" in gone[2:]
+    wait(lambda: panel.parameters is not None, 5)
     assert panel.ui.timepointsTable.rowCount == 0
 
 
