@@ -125,6 +125,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller: Any, event: Any) -> None:
         """Begin anew if the panel is shown."""
         self.logic.forgetFolders()
+        self.ui.progressBar.setValue(0)
+        self.ui.runMessage.text = ""
         self.beginAnewLater()
 
     def beginAnewLater(self) -> None:

@@ -442,6 +442,7 @@ def test_closing_the_scene_ends_the_engine(panel, slicer, virtual_patient):
     slicer.mrmlScene.Clear()
     assert panel.work is None
     assert not process.isAlive()
+    assert panel.ui.runMessage.text == ""
     # The selectors hear of the end first.
     assert panel.parameters is None
     wait(lambda: panel.parameters is not None, 5)
