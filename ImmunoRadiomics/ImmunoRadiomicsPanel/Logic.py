@@ -359,6 +359,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
             if old:
                 target.RemoveSegment(old)
             target.CopySegmentFromSegmentation(source, identifier)
+            yield None  # the views draw each
         slicer.mrmlScene.RemoveNode(added)
 
     def checkerboardWork(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -11,10 +11,14 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .Dependencies import ensurePackages
+from .Nodes import nodesOf
 from .RowTables import SegmentTable
 from .Section import Section, Shown, able, fillCombo, tell
 from .Timepoints import Role, SegmentMeaning, TimepointRow, readMeanings, readRows, writeMeanings, writeRows
-from .Views import showVolume
+from .Views import showContoursIn, showVolume
+
+if TYPE_CHECKING:
+    from .Jobs import Work
 
 
 class SegmentationSection(Section, VTKObservationMixin):
@@ -108,13 +112,25 @@ class SegmentationSection(Section, VTKObservationMixin):
         """Segment the lungs of the chosen time point in a process."""
         index, _row = self._chosen()
         work = self.logic.lungsWork(self.parameters, index, self.panel.onProgress)
-        self.begin(work, _("The lungs are segmented. Check them."))
+        self.begin(self._shownAfter(work, self.parameters.parameterNode), _("The lungs are segmented. Check them."))
 
     def onPropagate(self) -> None:
         """Carry the baseline's contours to the time points that have none."""
         ensurePackages()
         work = self.logic.propagationWork(self.parameters, self.panel.onProgress)
-        self.begin(work, _("The contours were propagated. Check them before you run."))
+        self.begin(
+            self._shownAfter(work, self.parameters.parameterNode),
+            _("The contours were propagated. Check them before you run."),
+        )
+
+    @staticmethod
+    def _shownAfter(work: Work, node: Any) -> Work:
+        """Do work that draws contours for a patient; then hide the contours whose image no slice view shows: they lie over another."""
+        yield from work
+        shown = {composite.GetBackgroundVolumeID() for composite in nodesOf("vtkMRMLSliceCompositeNode")} - {None}
+        for row in readRows(node):
+            if shown and row.volume is not None and row.volume.GetID() not in shown:
+                showContoursIn(row.segmentation, [])
 
     # One click
 

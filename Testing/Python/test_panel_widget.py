@@ -395,12 +395,17 @@ def test_alignment_and_propagation_run_alone(panel, slicer, virtual_patient):
     assert panel.ui.alignmentTable.rowCount == 1
     assert panel.ui.alignmentTable.item(0, 0).text() == "followup-1"
     assert panel.ui.alignmentTable.item(0, 2).text() in {"good", "usable", "failed"}
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    composite.SetBackgroundVolumeID(rows[0].volume.GetID())
     panel.ui.propagateButton.click()
     wait(lambda: panel.work is None)
     assert slicer.shown == []
     carried = readRows(node)[1].segmentation
     assert carried.GetName() == "P0001 followup-1 CT propagated"
     assert 0 < carried.GetSegmentation().GetNumberOfSegments() <= drawn + 2
+    # The views show the baseline: contours of another time point do not lie over it.
+    assert not carried.GetDisplayNode().GetVisibility()
+    assert rows[0].segmentation.GetDisplayNode().GetVisibility()
 
 
 def test_the_segment_editor_opens_on_the_chosen_time_point(panel, slicer, monkeypatch):
