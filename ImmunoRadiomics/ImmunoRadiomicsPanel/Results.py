@@ -167,10 +167,6 @@ class ResultStore:
 
         :raises ValueError: if there is no result.
         """
-        from ImmunoRadiomicsLib.analysis import Analysis
-        from ImmunoRadiomicsLib.report import write_tables
-        from ImmunoRadiomicsLib.serialise import from_json
-
         if self.analysis(parameters) is None:
             raise ValueError(_("There is no result to export. Run the analysis first."))
         text = parameters.parameterNode.GetNodeReference(_WHOLE).GetText()
@@ -178,6 +174,11 @@ class ResultStore:
         result = folder / RESULT_FOLDER
 
         def write() -> list[Path]:
+            # Here, beside the interface: the report takes a tenth of a second to import.
+            from ImmunoRadiomicsLib.analysis import Analysis
+            from ImmunoRadiomicsLib.report import write_tables
+            from ImmunoRadiomicsLib.serialise import from_json
+
             target.mkdir(parents=True, exist_ok=True)
             whole = result / "analysis.json"
             if whole.is_file() and whole.read_text(encoding="utf-8") == text:
