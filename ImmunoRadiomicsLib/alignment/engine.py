@@ -35,7 +35,7 @@ _MOST_MEASURED_VOXELS = 850_000
 _COARSEST_LEVEL_MM = 9.0
 # Widths in node spacings, that is in two voxels. Wide neighbourhoods carry the field across flat tissue (fat, muscle, the inside of a
 # tumour); the finest level follows the vessels.
-_COARSE_SCHEDULE = Schedule(25, 5, 2.0, 0.4)
+_COARSE_SCHEDULE = Schedule(25, 5, 3.0, 0.4)
 _FINE_SCHEDULE = Schedule(15, 7, 2.0, 0.5)
 
 
