@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import MissingDependencyError, StageError
+from .selection import fitted_alone, lasso_logistic
 
 Kind = Literal[
     "ridge", "lasso", "plain-lasso", "loose-lasso", "elastic-net", "lda", "forest", "boosting", "svm", "anomaly", "cox"
@@ -45,8 +46,6 @@ def _ridge(setting: float, seed: int, jobs: int) -> Any:
 
 
 def _lasso(setting: float, seed: int, jobs: int) -> Any:
-    from .selection import lasso_logistic
-
     return lasso_logistic(setting)
 
 
@@ -149,7 +148,7 @@ def fit_learner(
         if kind == "anomaly":
             estimator.fit(values[labels == 0])
         else:
-            estimator.fit(values, labels)
+            fitted_alone(estimator, values, labels)
     if learner.linear:
         return np.ravel(estimator.coef_), float(np.ravel(estimator.intercept_)[0])
     return estimator

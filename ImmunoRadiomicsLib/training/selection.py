@@ -5,6 +5,7 @@ Arrays are (rows, columns). Functions return the places of the chosen columns.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ NEAR_CONSTANT_SHARE = 0.95
 _BLOCK = 256
 _SUBSAMPLES = 40
 _STABLE_SHARE = 0.6
+_LIBLINEAR = threading.Lock()
 
 
 def usable_columns(values: np.ndarray) -> np.ndarray:
@@ -151,7 +153,18 @@ def _lasso(values: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarra
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return np.asarray(lasso_logistic(strength).fit(values, labels).coef_[0])
+        return np.asarray(fitted_alone(lasso_logistic(strength), values, labels).coef_[0])
+
+
+def fitted_alone(estimator: Any, values: np.ndarray, labels: np.ndarray) -> Any:
+    """Fit a model; one that liblinear fits waits for its turn, so that the result does not depend on how many threads fit models.
+
+    liblinear draws the order of its columns from one generator for the whole process.
+    """
+    if getattr(estimator, "solver", None) != "liblinear":
+        return estimator.fit(values, labels)
+    with _LIBLINEAR:
+        return estimator.fit(values, labels)
 
 
 def lasso_logistic(strength: float) -> Any:
