@@ -258,14 +258,7 @@ def _add_cohort(commands: Any) -> None:
         help="read every lesion of the baseline in N perturbed contours too, and write the stability of features",
     )
     cohort.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
-    cohort.add_argument(
-        "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
-    )
-    cohort.add_argument("--lung-preset", default="ct-lung", metavar="NAME", help="the same for the lungs")
-    cohort.add_argument("--engine", default="auto", metavar="NAME", help="alignment engine (default: %(default)s)")
-    cohort.add_argument("--radiomics-engine", default="auto", metavar="NAME", help="auto, pyradiomics, or own")
-    cohort.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws")
-    cohort.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
+    _add_settings(cohort)
     cohort.set_defaults(run=_cohort)
 
 
@@ -437,6 +430,19 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
     parser.add_argument(
         "--jobs", type=_positive, default=1, metavar="N", help="processes for the extraction (default: 1)"
     )
+    _add_settings(parser)
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep finished steps here for runs with other settings (they hold image data)",
+    )
+    if scene:
+        parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what one patient and a cohort choose alike."""
     parser.add_argument(
         "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
     )
@@ -451,15 +457,7 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
     parser.add_argument(
         "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
     )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="keep finished steps here for runs with other settings (they hold image data)",
-    )
     parser.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
-    if scene:
-        parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
 
 
 def _positive(text: str) -> int:

@@ -179,13 +179,15 @@ def run_stage(
 class _Order:
     """What was asked for, checked as far as that is possible without reading images.
 
-    ``sha256`` names everything that the result depends on; empty where the study cannot be read, which ``run`` then says.
+    ``hashes`` are those of the input files, ``sha256`` names everything that the result depends on; both are empty where the study
+    or a file of it cannot be read, which ``run`` then says.
     """
 
     source: Study | Path
     settings: Settings
     presets: tuple[radiomics.Preset, radiomics.Preset]
     workspace: Workspace
+    hashes: dict[str, str]
     sha256: str
 
     @classmethod
@@ -198,13 +200,13 @@ class _Order:
         workspace = Workspace(out, cache)
         study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
         if study is None or problems:
-            return cls(source, settings, presets, workspace, "")
+            return cls(source, settings, presets, workspace, {}, "")
         files = [path for item in study.timepoints for path in _files_of(item).values()]
         workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
         try:
             hashes = _hashes_of_inputs(study)
         except OSError:
-            return cls(source, settings, presets, workspace, "")
+            return cls(source, settings, presets, workspace, {}, "")
         told = [
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
         ]
@@ -215,6 +217,7 @@ class _Order:
             settings,
             presets,
             workspace,
+            hashes,
             fingerprint(
                 code_fingerprint(),
                 _packages(settings),
@@ -236,7 +239,7 @@ class _Order:
         """Read the study and its images, and check them before anything is written."""
         progress(0.0, "read: study and images")
         inputs = read_inputs(self.source)
-        return _Run(inputs, self.settings, self.presets, self.workspace, self.sha256, progress)
+        return _Run(inputs, self.settings, self.presets, self.workspace, self.hashes, self.sha256, progress)
 
 
 def _files_of(timepoint: Timepoint) -> dict[str, Path]:
@@ -261,6 +264,7 @@ class _Run:
         settings: Settings,
         presets: tuple[radiomics.Preset, radiomics.Preset],
         workspace: Workspace,
+        hashes: dict[str, str],
         sha256: str,
         progress: Progress,
     ):
@@ -272,7 +276,7 @@ class _Run:
         self.log: list[str] = []
         self.warnings: list[str] = list(study_warnings(self.study))
         self.done_weight = float(_WEIGHTS["read"])
-        self.hashes = _hashes_of_inputs(self.study)
+        self.hashes = hashes
         self.warnings += self._repeated_scans()
         self.alignments: tuple[AlignmentRecord, ...] = ()
         self.transforms: dict[str, sitk.Transform] = {}

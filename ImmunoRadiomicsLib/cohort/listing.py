@@ -64,7 +64,7 @@ def read_cohort(path: Path) -> Cohort:
     header = [cell.strip() for cell in rows[0]] if rows else []
     lower = [name.lower() for name in header]
     source = next((name for name in _SOURCE_COLUMNS if name in lower), None)
-    problems = [f"{path}: there is no column `{name}`." for name in ("patient",) if name not in lower]
+    problems = [] if "patient" in lower else [f"{path}: there is no column `patient`."]
     if source is None:
         problems.append(f"{path}: there is no column `study` with the path of a study.yaml or a DICOM folder.")
     problems += [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ def write_page(cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[
     levels: dict[str, Counter[str]] = {flag: Counter() for flag in _FLAGS}
     best: tuple[Counter[str], ...] = (Counter(), Counter(), Counter())
     for item in finished:
-        content = json.loads((item.folder / "analysis.json").read_text(encoding="utf-8"))
+        content = item.analysis()
         response = from_json(Response, content["response"])
         patients.append((item.patient.patient, 0, response))
         verdicts.update(record["quality"]["verdict"] for record in content["alignments"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ..files import whole_file
 from .listing import Cohort, CohortPatient
@@ -95,12 +96,7 @@ def _write_joined(name: str, finished: Sequence[PatientResult], path: Path) -> N
                 header = source.readline()
                 if number == 0:
                     stream.write(header)
-                _copy(source, stream)
-
-
-def _copy(source: TextIO, target: TextIO) -> None:
-    while chunk := source.read(1 << 20):
-        target.write(chunk)
+                shutil.copyfileobj(source, stream)
 
 
 def _patients(
@@ -117,7 +113,7 @@ def _patients(
         "ibor",
         *(f"{flag}_{fact}" for flag in _FLAGS for fact in _FLAG_FACTS),
         *cohort.fact_columns,
-        *(f"{name}" for name in cohort.extra_columns),
+        *cohort.extra_columns,
     )
     results = {item.patient.patient: item for item in finished}
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import yaml
 from scipy import ndimage
 
 from ImmunoRadiomicsLib.images import RegionMask
+from ImmunoRadiomicsLib.radiomics import Preset
+from ImmunoRadiomicsLib.radiomics.presets import parse_preset
 
 ORIGIN = (-100.3, -57.1, 33.3)
 OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0, 0.0, 0.0, 1.0)
 
 ALL_CLASSES = dict.fromkeys(("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm"))
+
+
+def preset_of(image_types: dict[str, Any], classes: dict[str, Any] | None = None, **setting: Any) -> Preset:
+    """A preset of exactly these image types, classes and settings."""
+    content = {"imageType": image_types, "featureClass": classes or ALL_CLASSES, "setting": setting}
+    return parse_preset(yaml.safe_dump(content), Path("test.yaml"))
 
 
 def ct(

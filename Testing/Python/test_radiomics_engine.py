@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from radiomics import cMatrices, getFeatureClasses
-from radiomics_cases import ALL_CLASSES, OBLIQUE, assert_equal, ball, ct, plain, region
+from radiomics_cases import OBLIQUE, assert_equal, ball, ct, plain, preset_of, region
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.images import RegionMask
 from ImmunoRadiomicsLib.radiomics import Preset, extract, load_preset, software_versions
 from ImmunoRadiomicsLib.radiomics.engine import matrices
 from ImmunoRadiomicsLib.radiomics.engine.shape import shape2d_features, shape_features
-from ImmunoRadiomicsLib.radiomics.presets import parse_preset
 
 FILTERS = {
     "Original": {},
@@ -33,11 +31,6 @@ FILTERS = {
     "Exponential": {},
     "Gradient": {},
 }
-
-
-def preset_of(image_types: dict[str, Any], classes: dict[str, Any] | None = None, **setting: Any) -> Preset:
-    content = {"imageType": image_types, "featureClass": classes or ALL_CLASSES, "setting": setting}
-    return parse_preset(yaml.safe_dump(content), Path("test.yaml"))
 
 
 def check(image: sitk.Image, mask: RegionMask, preset: Preset) -> None:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import yaml
-from radiomics_cases import ALL_CLASSES, OBLIQUE, assert_equal, ball, ct, plain, region
+from radiomics_cases import OBLIQUE, assert_equal, ball, ct, plain, preset_of, region
 
 from ImmunoRadiomicsLib.images import RegionMask
 from ImmunoRadiomicsLib.radiomics import Preset, extract, load_preset
-from ImmunoRadiomicsLib.radiomics.presets import parse_preset
 
 EVERY_FILTER = {
     "Original": {},
@@ -25,11 +23,6 @@ EVERY_FILTER = {
     "Exponential": {},
     "Gradient": {},
 }
-
-
-def preset_of(image_types: dict[str, Any], classes: dict[str, Any] | None = None, **setting: Any) -> Preset:
-    content = {"imageType": image_types, "featureClass": classes or ALL_CLASSES, "setting": setting}
-    return parse_preset(yaml.safe_dump(content), Path("test.yaml"))
 
 
 def check(image: sitk.Image, mask: RegionMask, preset: Preset) -> None:
