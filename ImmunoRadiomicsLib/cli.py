@@ -234,7 +234,7 @@ def _add_respond(commands: Any) -> None:
         "pipeline up to the response, with --out as the output folder.",
     )
     table.add_arguments(respond)
-    _add_run_options(respond, scene=False)
+    _add_run_options(respond, scene=False, criteria=False)
     respond.set_defaults(run=_respond, stage="respond")
 
 
@@ -426,11 +426,11 @@ def _respond(options: argparse.Namespace) -> int:
     return table.run(options)
 
 
-def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> None:
+def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True, criteria: bool = True) -> None:
     parser.add_argument(
         "--jobs", type=_positive, default=1, metavar="N", help="processes for the extraction (default: 1)"
     )
-    _add_settings(parser)
+    _add_settings(parser, criteria=criteria)
     parser.add_argument(
         "--cache",
         type=Path,
@@ -441,8 +441,12 @@ def _add_run_options(parser: argparse.ArgumentParser, *, scene: bool = True) -> 
         parser.add_argument("--no-scene", action="store_true", help="do not write scene.mrb")
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add what one patient and a cohort choose alike."""
+def _add_settings(parser: argparse.ArgumentParser, *, criteria: bool = True) -> None:
+    """Add what one patient and a cohort choose alike; ``criteria`` also what the response criteria leave open."""
+    from .response import table
+
+    if criteria:
+        table.add_setting(parser)
     parser.add_argument(
         "--preset", default="ct-lesion", metavar="NAME", help="extraction preset or a pyradiomics parameter file"
     )
@@ -478,7 +482,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     from .pipeline import Settings
 
     return Settings(
-        options.preset, options.lung_preset, options.engine, options.jobs, options.seed, options.radiomics_engine
+        options.preset,
+        options.lung_preset,
+        options.engine,
+        options.jobs,
+        options.seed,
+        options.radiomics_engine,
+        tuple(options.setting),
     )
 
 

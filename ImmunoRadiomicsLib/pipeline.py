@@ -98,6 +98,7 @@ class Settings:
 
     ``preset`` and ``lung_preset`` name extraction presets (or give the path of a pyradiomics parameter file), ``engine`` the
     alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
+    ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
     """
 
     preset: str = "ct-lesion"
@@ -106,6 +107,21 @@ class Settings:
     jobs: int = 1
     seed: int = 0
     radiomics_engine: str = "auto"
+    criteria: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.protocol
+
+    @property
+    def protocol(self) -> response.ResponseSettings:
+        """What the response criteria go by; a scan without any assessment is NE here."""
+        standard = response.ResponseSettings(best=response.BestResponseSettings(missing_as_ne=True))
+        return response.with_settings(standard, self.criteria)
+
+    @property
+    def record(self) -> dict[str, str | int | float | bool | None]:
+        """The settings as provenance keeps them."""
+        return {**to_json(self), "criteria": ", ".join(self.criteria)}
 
 
 def analyze(
@@ -211,7 +227,7 @@ class _Order:
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
         ]
         # How many processes share the work does not change what they find.
-        chosen = {key: value for key, value in to_json(settings).items() if key != "jobs"}
+        chosen = {key: value for key, value in to_json(settings).items() if key not in ("jobs", "criteria")}
         return cls(
             source,
             settings,
@@ -226,6 +242,7 @@ class _Order:
                 told,
                 replace(study, timepoints=()),
                 chosen,
+                to_json(settings.protocol),
                 [item.sha256 for item in presets],
             ),
         )
@@ -573,7 +590,7 @@ class _Run:
             results.append(
                 response.respond(
                     measurements_of(self.study, self.lesions),
-                    settings=response.ResponseSettings(best=response.BestResponseSettings(missing_as_ne=True)),
+                    settings=self.settings.protocol,
                     timepoint_names={self.study.day(item): item.name for item in self.study.timepoints},
                     treatment_start_day=(start - self.study.baseline.date).days if start else None,
                     volumes_ml={
@@ -668,7 +685,7 @@ class _Run:
             inputs_sha256=self.hashes,
             stages=tuple(self.records),
             seed=self.settings.seed,
-            settings=to_json(self.settings),
+            settings=self.settings.record,
             code_sha256=code_fingerprint(),
             run_sha256=self.sha256,
         )

@@ -521,6 +521,14 @@ class _Reader:
         names = [timepoint.name for timepoint in study.timepoints]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self.say(f"{names.count(name)} time points are named `{name}`. Give each its own name.")
+        # Names become file names, which some systems compare without regard to case; NAME_inverse.h5 lies beside NAME.h5.
+        files: dict[str, str] = {}
+        for name in dict.fromkeys(names):
+            own = (name.lower(), f"{name.lower()}_inverse")
+            other = next((files[file] for file in own if file in files), None)
+            if other is not None:
+                self.say(f"the time points `{other}` and `{name}` would share file names. Rename one.")
+            files.update(dict.fromkeys(own, name))
         for earlier, later in zip(study.timepoints, study.timepoints[1:], strict=False):
             if earlier.date == later.date:
                 self.say(

@@ -48,6 +48,35 @@ KNOWN_TYPES = frozenset(
 
 
 @dataclass(frozen=True)
+class BatchCorrection:
+    """What brings batches (scanners, centres) together: a value of a batch becomes ``shift + factor * value``.
+
+    ``factors`` and ``shifts`` are (batches, columns). Rows of a batch that is not named stay as they are.
+    """
+
+    batches: tuple[str, ...]
+    factors: tuple[tuple[float, ...], ...]
+    shifts: tuple[tuple[float, ...], ...]
+
+    def __call__(self, values: np.ndarray, batch: Sequence[str]) -> np.ndarray:
+        """Return rows (rows, columns) without the mark of their batch; NaN stays NaN."""
+        result = np.array(values, dtype=float)
+        names = np.array([str(item) for item in batch], dtype=object)
+        for name, factor, shift in zip(self.batches, self.factors, self.shifts, strict=True):
+            rows = names == name
+            result[rows] = result[rows] * np.array(factor) + np.array(shift)
+        return result
+
+    def take(self, columns: Sequence[int]) -> BatchCorrection:
+        """Return the correction of these columns."""
+        return BatchCorrection(
+            self.batches,
+            tuple(tuple(row[item] for item in columns) for row in self.factors),
+            tuple(tuple(row[item] for item in columns) for row in self.shifts),
+        )
+
+
+@dataclass(frozen=True)
 class TrainedMember:
     """One member; its part is ``weight * (intercept + slope * score)``.
 

@@ -9,14 +9,15 @@ differently for the correction to be trusted, nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from ..analysis import LungChange, Verdict
-from ..images import LUNG_LABELS, Anatomy
+from ..images import LUNG_LABELS, Anatomy, Segment, Segmentation
 from .geometry import axial_axis, bounding_box, close, dilate, erode, voxel_volume_ml
 
 WORK_MM = 2.0
@@ -30,6 +31,25 @@ LARGEST_VOLUME_CHANGE = 0.25
 VESSEL_HU = -500.0
 VESSEL_MARGIN_MM = 3.0
 REACH_MM = 16.0
+# A light and a dark blue: apart in grey too, and for colour-blind readers; lesions have none of them.
+GROUND_GLASS_COLOUR, CONSOLIDATION_COLOUR = (0.60, 0.87, 1.0), (0.0, 0.27, 0.67)
+NEW_GROUND_GLASS, NEW_CONSOLIDATION = "new ground-glass", "new consolidation"
+_FINDING = (
+    "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure~SCT^{}~^^~"
+    "Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LungComparison:
+    """What is new in the lungs: how much in each part, and where.
+
+    ``opacities`` has the segments `new ground-glass` and `new consolidation` (either may be empty) on the grid of the
+    follow-up, the image a reader looks at; None where the comparison is withheld or the way back was not given.
+    """
+
+    changes: tuple[LungChange, ...]
+    opacities: Segmentation | None = None
 
 
 def lung_change(
@@ -44,7 +64,8 @@ def lung_change(
     reference: str = "baseline",
     baseline_exclude: np.ndarray | None = None,
     followup_exclude: np.ndarray | None = None,
-) -> tuple[LungChange, ...]:
+    inverse: sitk.Transform | None = None,
+) -> LungComparison:
     """Measure new ground glass and new consolidation, in both lungs, in each, and in their thirds by height.
 
     Parameters
@@ -55,10 +76,12 @@ def lung_change(
         Of the alignment; on `failed` everything is withheld.
     baseline_exclude, followup_exclude
         Tumours with their margin on the grid of the respective CT, as bool arrays (z, y, x).
+    inverse
+        Carries positions of the follow-up to positions of the baseline (LPS); needed for the map alone.
 
     Returns
     -------
-    tuple of LungChange
+    LungComparison
         ``new_*_ml`` in millilitres of the follow-up's lung; ``new_opacity_percent`` of the part's volume there.
     """
     parts = ("both", *PARTS)
@@ -111,7 +134,8 @@ def lung_change(
                 volume_ratio=ratio,
             )
         )
-    return tuple(result)
+    opacities = None if inverse is None else _on_followup(glass, solid, grid, followup_ct, transform, inverse)
+    return LungComparison(tuple(result), opacities)
 
 
 PARTS = (
@@ -128,26 +152,98 @@ PARTS = (
 
 def _withheld(
     timepoint: str, reference: str, parts: tuple[str, ...], reason: str, ratio: float | None
-) -> tuple[LungChange, ...]:
-    return tuple(LungChange(timepoint, reference, part, False, reason, volume_ratio=ratio) for part in parts)
+) -> LungComparison:
+    return LungComparison(
+        tuple(LungChange(timepoint, reference, part, False, reason, volume_ratio=ratio) for part in parts)
+    )
 
 
 def _grid(anatomy: sitk.Image) -> sitk.Image:
     """Return an empty volume of about 2 mm around the lungs of the baseline."""
-    lungs = np.isin(sitk.GetArrayViewFromImage(anatomy), LUNG_LABELS)
-    box = bounding_box(lungs)
+    box = bounding_box(np.isin(sitk.GetArrayViewFromImage(anatomy), LUNG_LABELS))
     assert box is not None  # noqa: S101 - the caller has measured the lungs
-    start = [side.start for side in reversed(box)]
-    extent = [(side.stop - side.start) * step for side, step in zip(reversed(box), anatomy.GetSpacing(), strict=True)]
+    return _coarse(anatomy, [side.start for side in reversed(box)], [side.stop for side in reversed(box)])
+
+
+def _coarse(image: sitk.Image, first: Sequence[int], stop: Sequence[int]) -> sitk.Image:
+    """Return an empty volume of about 2 mm over the voxels (x, y, z) of an image from ``first`` to before ``stop``."""
+    extent = [(b - a) * step for a, b, step in zip(first, stop, image.GetSpacing(), strict=True)]
     grid = sitk.Image([max(4, round(size / WORK_MM)) for size in extent], sitk.sitkUInt8)
     grid.SetSpacing([size / count for size, count in zip(extent, grid.GetSize(), strict=True)])
-    grid.SetDirection(anatomy.GetDirection())
-    first = [
+    grid.SetDirection(image.GetDirection())
+    corner = [
         index - 0.5 + 0.5 * step / fine
-        for index, step, fine in zip(start, grid.GetSpacing(), anatomy.GetSpacing(), strict=True)
+        for index, step, fine in zip(first, grid.GetSpacing(), image.GetSpacing(), strict=True)
     ]
-    grid.SetOrigin(anatomy.TransformContinuousIndexToPhysicalPoint(first))
+    grid.SetOrigin(image.TransformContinuousIndexToPhysicalPoint(corner))
     return grid
+
+
+def _on_followup(
+    glass: np.ndarray,
+    solid: np.ndarray,
+    grid: sitk.Image,
+    followup_ct: sitk.Image,
+    transform: sitk.Transform | None,
+    inverse: sitk.Transform,
+) -> Segmentation:
+    """Carry the map from the working grid of the baseline to the voxels of the follow-up."""
+    labels = np.zeros(followup_ct.GetSize()[::-1], dtype=np.uint8)
+    seen = _box_at_followup(glass | solid, grid, followup_ct, transform)
+    if seen is not None:
+        first, stop = seen
+        there = _coarse(followup_ct, first, stop)
+        box = tuple(slice(a, b) for a, b in zip(reversed(first), reversed(stop), strict=True))
+        voxels = sitk.RegionOfInterest(followup_ct, [b - a for a, b in zip(first, stop, strict=True)], first)
+        shares = []
+        for mask in (glass | solid, solid):
+            image = sitk.GetImageFromArray(mask.astype(np.float32))
+            image.CopyInformation(grid)
+            # In two steps: what is smooth at 2 mm needs the costly way back for few points only.
+            carried = sitk.Resample(image, there, inverse, sitk.sitkLinear, 0.0)
+            fine = sitk.Resample(carried, voxels, sitk.Transform(), sitk.sitkLinear, 0.0)
+            shares.append(sitk.GetArrayFromImage(fine))
+        new = shares[0] > 0.5
+        labels[box] = np.where(new, np.where(shares[1] > 0.5 * shares[0], 2, 1), 0)
+    layer = sitk.GetImageFromArray(labels)
+    layer.CopyInformation(followup_ct)
+    return Segmentation(
+        (layer,),
+        (
+            Segment(
+                "new-ground-glass",
+                NEW_GROUND_GLASS,
+                0,
+                1,
+                GROUND_GLASS_COLOUR,
+                _FINDING.format("50196008^Ground glass opacity"),
+            ),
+            Segment(
+                "new-consolidation",
+                NEW_CONSOLIDATION,
+                0,
+                2,
+                CONSOLIDATION_COLOUR,
+                _FINDING.format("9656002^Consolidation"),
+            ),
+        ),
+    )
+
+
+def _box_at_followup(
+    new: np.ndarray, grid: sitk.Image, followup_ct: sitk.Image, transform: sitk.Transform | None
+) -> tuple[list[int], list[int]] | None:
+    """Return the first and the stop index (x, y, z) of the follow-up's voxels that hold the new voxels of the working grid."""
+    cells = np.argwhere(new & ~ndimage.binary_erosion(new))[:, ::-1].astype(float)
+    if not len(cells):
+        return None
+    points = (grid.TransformContinuousIndexToPhysicalPoint(cell) for cell in cells.tolist())
+    moved = points if transform is None else (transform.TransformPoint(point) for point in points)
+    places = np.array([followup_ct.TransformPhysicalPointToContinuousIndex(point) for point in moved])
+    margin = 3.0 * WORK_MM / np.asarray(followup_ct.GetSpacing())
+    first = np.clip(np.floor(places.min(axis=0) - margin), 0, None).astype(int)
+    stop = np.clip(np.ceil(places.max(axis=0) + margin) + 1, None, followup_ct.GetSize()).astype(int)
+    return None if (stop <= first).any() else (first.tolist(), stop.tolist())
 
 
 def _on(ct: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None, outside: float) -> np.ndarray:

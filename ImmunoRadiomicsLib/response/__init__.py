@@ -4,6 +4,7 @@ from .engine import ResponseSettings, respond
 from .measurements import Measurement
 from .reading import MeasurementTable, read_measurements
 from .recist import BestResponseSettings
+from .settings import with_settings
 
 __all__ = [
     "BestResponseSettings",
@@ -12,4 +13,5 @@ __all__ = [
     "ResponseSettings",
     "read_measurements",
     "respond",
+    "with_settings",
 ]

@@ -345,6 +345,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--growth", type=Path, metavar="FILE.csv", help="also write growth rates and atypical patterns")
     parser.add_argument("--narrative", type=Path, metavar="FILE.txt", help="also write the findings in words")
+    add_setting(parser)
+    parser.add_argument("--warnings", type=Path, metavar="FILE.txt", help="also write all warnings")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw spider, waterfall and swimmer plots (SVG)")
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """Add the choices of a protocol, which hold for a table and for images alike."""
     parser.add_argument(
         "--setting",
         action="append",
@@ -352,8 +359,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"any other choice where the criteria leave one, repeatable: {', '.join(setting_names())}",
     )
-    parser.add_argument("--warnings", type=Path, metavar="FILE.txt", help="also write all warnings")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw spider, waterfall and swimmer plots (SVG)")
 
 
 def run(args: argparse.Namespace) -> int:

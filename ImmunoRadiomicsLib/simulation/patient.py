@@ -31,6 +31,12 @@ from .tumours import Drawn, Tumour, draw_tumours, paint_tumour, plan_tumours
 
 _SLAB = 16
 GROUND_GLASS, CONSOLIDATION = 1, 2
+# Voxels (z, y, x) in mm, how many, and how high the top of the baseline CT lies at least, in mm.
+_SCANS: dict[Size, tuple[tuple[float, float, float], tuple[int, int, int], float]] = {
+    "full": ((1.25, 0.75, 0.75), (300, 512, 512), 124.0),
+    "small": ((2.5, 2.0, 2.0), (120, 160, 192), 118.0),
+    "tiny": ((4.0, 3.5, 3.5), (75, 92, 110), 118.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +106,8 @@ def simulate_patient(
     The anatomy is drawn as far beyond the scan as the largest motion of the scenario needs, and its fine details follow
     that extent. Without a scenario one is drawn.
 
-    ``full`` is 512 x 512 x 300 voxels of 0.75 x 0.75 x 1.25 mm, ``small`` 192 x 160 x 120 of 2 x 2 x 2.5 mm.
+    ``full`` is 512 x 512 x 300 voxels of 0.75 x 0.75 x 1.25 mm, ``small`` 192 x 160 x 120 of 2 x 2 x 2.5 mm, ``tiny`` 110 x 92 x 75
+    of 3.5 x 3.5 x 4 mm.
 
     Raises
     ------
@@ -157,8 +164,7 @@ def simulate_patient(
 
 def _baseline_scan(size: Size, rng: np.random.Generator) -> Lattice:
     """Return the voxels of the baseline CT: the top lies a little above the lungs."""
-    spacing, shape = ((1.25, 0.75, 0.75), (300, 512, 512)) if size == "full" else ((2.5, 2.0, 2.0), (120, 160, 192))
-    top = 124.0 if size == "full" else 118.0
+    spacing, shape, top = _SCANS[size]
     top += round(float(rng.uniform(0.0, 8.0)), 2)
     origin = [top - spacing[0] * (shape[0] - 1), -0.5 * spacing[1] * (shape[1] - 1), -0.5 * spacing[2] * (shape[2] - 1)]
     return Lattice((origin[0], origin[1], origin[2]), spacing, shape)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-Size = Literal["full", "small"]
+Size = Literal["full", "small", "tiny"]
 Course = Literal["response", "stable", "progression", "pseudoprogression", "hyperprogression", "mixed"]
 Fate = Literal["grow", "shrink", "stable", "vanish", "new", "split", "merge"]
 Organ = Literal["lung", "pleura", "mediastinum", "liver", "lymph node"]

@@ -39,7 +39,7 @@ def write_patient(patient: VirtualPatient, folder: Path, *, progress: Progress =
         progress(index / len(patient.timepoints), f"write {name}")
         ct = folder / f"ct_{name}.nrrd"
         # CT noise hardly packs; the files of a small patient are packed for the sake of large cohorts.
-        write_volume(item.ct, ct, compress=patient.size == "small")
+        write_volume(item.ct, ct, compress=patient.size != "full")
         contours: Path | None = folder / f"seg_{name}.seg.nrrd"
         if item.segments:
             write_segmentation(segmentation_from_regions(item.segments, item.ct), folder / f"seg_{name}.seg.nrrd")

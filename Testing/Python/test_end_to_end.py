@@ -298,11 +298,15 @@ def test_an_interrupted_run_says_so_and_shows_no_result(demo: Path, tmp_path: Pa
 
 
 def test_one_stage_alone(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["lesions", str(demo / "patient" / "study.yaml"), "--out", str(tmp_path / "out"), "--progress", "off"])
+    study = str(demo / "patient" / "study.yaml")
+    choice = ["--setting", "stable_new_lesion=keep"]
+    code = main(["respond", study, "--out", str(tmp_path / "out"), "--progress", "off", *choice])
     assert code == 0, capsys.readouterr().err
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == {
         "stage.json",
         "lesions.csv",
+        "response.csv",
+        "best.csv",
         "provenance.json",
         "log.txt",
         "transforms",
@@ -311,6 +315,13 @@ def test_one_stage_alone(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     schema = json.loads((ROOT / "Resources" / "Schemas" / "stage.schema.json").read_text())
     jsonschema.validate(json.loads((tmp_path / "out" / "stage.json").read_text()), schema)
     assert (tmp_path / "out" / "lesions.csv").read_text() == (demo / "lesions.csv").read_text()
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]["criteria"] == choice[1]
+
+
+def test_an_unknown_choice_of_the_criteria_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["analyze", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"), "--setting", "stcky_pr=no"]
+    assert main(arguments) == 2
+    assert "stcky_pr" in capsys.readouterr().err
 
 
 def test_a_second_run_computes_nothing(

@@ -104,6 +104,8 @@ def test_every_problem_is_listed_at_once(folder: Path) -> None:
         ("neutrophils: 6.1", "neutrophils: 7.9", "exceed `leukocytes: 8`"),
         ("neutrophils: 6.1", "neutrophils: 6100", "per microlitre"),
         ("name: prebaseline", "name: baseline", "are named `baseline`"),
+        ("name: prebaseline", "name: baseline_inverse", "would share file names"),
+        ("name: prebaseline", "name: Baseline", "would share file names"),
         ("line: 1", "line: first", "a whole number"),
         ("date: 2024-03-12", "date: 2999-01-01", "in the future"),
         (", segmentation: null", ", segmentation: seg1.seg.nrrd, no_visible_lesions: true", "Keep one"),
