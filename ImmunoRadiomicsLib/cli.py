@@ -118,7 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=_not_negative, default=0, metavar="S")
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR")
     simulate.add_argument(
-        "--size", choices=("small", "full"), default="small", help="full is 512x512x300 (default: small)"
+        "--size",
+        choices=("tiny", "small", "full"),
+        default="small",
+        help="full is 512x512x300; tiny is for large cohorts (default: small)",
     )
     simulate.add_argument("--progress", choices=MODES, default="auto")
     simulate.set_defaults(run=_simulate)

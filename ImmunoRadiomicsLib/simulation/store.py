@@ -16,7 +16,7 @@ from ..progress import Progress, part, silent
 from ..serialise import to_json
 from ..study import Study, Timepoint, save_study
 from .patient import VirtualPatient, simulate_patient
-from .scenario import Size, random_scenario
+from .scenario import Scenario, Size, random_scenario
 
 _MOST_SCENARIOS = 20
 QUESTIONS = ("pseudoprogression", "hyperprogression", "pneumonitis")
@@ -77,7 +77,8 @@ def simulate_cohort(patients: int, seed: int, out: Path, *, size: Size = "small"
 
     cohort.csv has one row per patient: patient, study (relative to it), and the three labels as 0 or 1. The patient with a
     given number is the same in cohorts of any length. Where the tumours of a drawn scenario find no place in the patient's
-    anatomy, another scenario is drawn. An earlier cohort in the folder is written over.
+    anatomy, another scenario is drawn. An earlier cohort in the folder is written over. ``tiny`` patients, which are meant for
+    large cohorts, have at most four lesions and two scans.
 
     Raises
     ------
@@ -122,7 +123,11 @@ def _random_patient(seed: int, number: int, size: Size, name: str, progress: Pro
     rng = np.random.default_rng([seed, number])
     for _ in range(_MOST_SCENARIOS - 1):
         try:
-            return simulate_patient(own_seed, size=size, scenario=random_scenario(rng), name=name, progress=progress)
+            return simulate_patient(own_seed, size=size, scenario=_scenario(rng, size), name=name, progress=progress)
         except StageError:
             continue
-    return simulate_patient(own_seed, size=size, scenario=random_scenario(rng), name=name, progress=progress)
+    return simulate_patient(own_seed, size=size, scenario=_scenario(rng, size), name=name, progress=progress)
+
+
+def _scenario(rng: np.random.Generator, size: Size) -> Scenario:
+    return random_scenario(rng, lesions=(1, 4), prebaseline=False) if size == "tiny" else random_scenario(rng)
