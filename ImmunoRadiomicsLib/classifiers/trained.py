@@ -58,7 +58,7 @@ class BatchCorrection:
     factors: tuple[tuple[float, ...], ...]
     shifts: tuple[tuple[float, ...], ...]
 
-    def __call__(self, values: np.ndarray, batch: Sequence[str]) -> np.ndarray:
+    def __call__(self, values: np.ndarray, batch: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return rows (rows, columns) without the mark of their batch; NaN stays NaN."""
         result = np.array(values, dtype=float)
         names = np.array([str(item) for item in batch], dtype=object)
