@@ -6,6 +6,8 @@ baseline to follow-up points. None of them is needed: each is imported only when
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ _GREEDY = "-d 3 -i fixed moving -gm region -ia-identity -m NCC 2x2x2 -n 100x60x3
 _ELASTIX_ITERATIONS = 500
 _ELASTIX_NODES_MM = 10
 _BRAINS_NODES_MM = 15.0
+_BRAINS_SAMPLES = 0.01  # of all voxels; memory grows with it, to 10 GiB at 0.02 on a whole chest
 
 Register = Callable[[sitk.Image, sitk.Image, sitk.Image], sitk.Transform]
 
@@ -66,8 +69,7 @@ def why_missing(engine: str) -> str | None:
                 f"Run 'pip install {peer.distribution}', or choose the engine 'auto'."
             )
         return None
-    slicer = _slicer()
-    if slicer is not None and hasattr(getattr(slicer, "modules", None), peer.module):
+    if _program(peer) is not None if peer.program else _module(peer) is not None:
         return None
     install = f" with the extension {peer.extension}" if peer.extension else ""
     return f"The alignment engine {engine!r} works inside 3D Slicer{install} only. Run it there, or choose the engine 'auto'."
@@ -78,6 +80,22 @@ def _slicer() -> ModuleType | None:
         return import_module("slicer")
     except ImportError:
         return None
+
+
+def _module(peer: _Peer) -> Any:
+    """Return the module of a running Slicer, None outside or where it lacks."""
+    return getattr(getattr(_slicer(), "modules", None), peer.module, None)
+
+
+def _program(peer: _Peer) -> str | None:
+    """Return the path of the program behind a module of Slicer, None where it lacks.
+
+    A running Slicer says where the module lies; a terminal, and the process that the panel starts, find the program on the search path that
+    Slicer's launcher sets.
+    """
+    module = _module(peer)
+    beside = None if module is None else shutil.which(peer.program, path=str(Path(str(module.path)).parent))
+    return beside or shutil.which(peer.program)
 
 
 def _greedy(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
@@ -156,30 +174,37 @@ def _in_slicer(run: Callable[[Any, Any, Any, Any, Any], None], *images: sitk.Ima
 
 
 def _brains(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    program = str(_program(PEERS["brains"]))
     extent = [length * step for length, step in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)]
     nodes = ",".join(str(max(3, round(length / _BRAINS_NODES_MM))) for length in extent)
-
-    def run(slicer: Any, target: Any, source: Any, mask: Any, output: Any) -> None:
-        parameters = {
-            "fixedVolume": target.GetID(),
-            "movingVolume": source.GetID(),
-            "fixedBinaryVolume": mask.GetID(),
-            "movingBinaryVolume": mask.GetID(),
-            "maskProcessingMode": "ROI",
-            "bsplineTransform": output.GetID(),
-            "useBSpline": True,
-            "initializeTransformMode": "Off",
-            "splineGridSize": nodes,
-            "costMetric": "MMI",
+    mask = sitk.Cast(region != 0, sitk.sitkUInt8)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: str(Path(folder) / f"{name}.nrrd") for name in ("fixed", "moving", "mask")}
+        for name, image in (("fixed", fixed), ("moving", moving), ("mask", mask)):
+            sitk.WriteImage(image, files[name])
+        found = str(Path(folder) / "found.h5")
+        arguments = {
+            "--fixedVolume": files["fixed"],
+            "--movingVolume": files["moving"],
+            "--fixedBinaryVolume": files["mask"],
+            "--movingBinaryVolume": files["mask"],
+            "--maskProcessingMode": "ROI",
+            "--bsplineTransform": found,
+            "--initializeTransformMode": "Off",
+            "--splineGridSize": nodes,
+            "--samplingPercentage": str(_BRAINS_SAMPLES),
+            "--costMetric": "MMI",
+            "--numberOfThreads": str(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()),
         }
-        found = slicer.cli.runSync(slicer.modules.brainsfit, None, parameters)
-        failed = found.GetStatus() & found.ErrorsMask
-        message = found.GetErrorText()
-        slicer.mrmlScene.RemoveNode(found)
-        if failed:
-            raise RuntimeError(message)
-
-    return _in_slicer(run, fixed, moving, sitk.Cast(region != 0, sitk.sitkUInt8))
+        command = [program, "--useBSpline", *(word for pair in arguments.items() for word in pair)]
+        # A program of Slicer, started with paths of our own making.
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+        )
+        if done.returncode or not Path(found).exists():
+            said = [line for line in (*done.stdout.splitlines(), *done.stderr.splitlines()) if line.strip()]
+            raise RuntimeError(said[-1].strip() if said else f"BRAINSFit ended with code {done.returncode}")
+        return sitk.ReadTransform(found)
 
 
 def _slicer_elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
@@ -192,11 +217,12 @@ def _slicer_elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -
 
 @dataclass(frozen=True)
 class _Peer:
-    """What runs an engine, and the Python distribution or else the module of Slicer (`slicer.modules`) that it needs."""
+    """What runs an engine, and what it needs: a Python distribution, or a module of Slicer (`slicer.modules`) and perhaps its program."""
 
     run: Register
     distribution: str = ""
     module: str = ""
+    program: str = ""
     extension: str = ""
 
 
@@ -204,6 +230,6 @@ PEERS = {
     "greedy": _Peer(_greedy, distribution="picsl_greedy"),
     "elastix": _Peer(_elastix, distribution="itk-elastix"),
     "ants": _Peer(_ants, distribution="antspyx"),
-    "brains": _Peer(_brains, module="brainsfit"),
+    "brains": _Peer(_brains, module="brainsfit", program="BRAINSFit"),
     "slicer-elastix": _Peer(_slicer_elastix, module="elastix", extension="SlicerElastix"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
@@ -92,6 +93,64 @@ def test_a_package_that_is_not_installed_is_named_with_its_remedy(pair, monkeypa
     for engine, package in (("greedy", "picsl_greedy"), ("elastix", "itk-elastix"), ("ants", "antspyx")):
         with pytest.raises(InputError, match=f"pip install {package}"):
             align(*pair, engine=engine)
+
+
+# A stand-in for Slicer's program: it takes only what BRAINSFit takes, and answers with a known shift.
+BRAINSFIT = """#!{python}
+import argparse, sys
+import SimpleITK as sitk
+
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for name in ("fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume", "bsplineTransform"):
+    parser.add_argument("--" + name, required=True)
+parser.add_argument("--maskProcessingMode", choices=("NOMASK", "ROIAUTO", "ROI"), required=True)
+parser.add_argument("--initializeTransformMode", choices=("Off",), required=True)
+parser.add_argument("--costMetric", choices=("MMI", "MSE", "NC", "MIH"))
+parser.add_argument("--splineGridSize", type=lambda text: [int(part) for part in text.split(",")])
+parser.add_argument("--samplingPercentage", type=float)
+parser.add_argument("--numberOfThreads", type=int)
+parser.add_argument("--useBSpline", action="store_true")
+options = parser.parse_args()
+images = [sitk.ReadImage(path) for path in (options.fixedVolume, options.movingVolume, options.fixedBinaryVolume)]
+if len({{image.GetSize() for image in images}}) != 1 or len(options.splineGridSize) != 3 or not options.useBSpline:
+    sys.exit("itk::ERROR: the inputs do not occupy the same physical space")
+if {fails}:
+    sys.exit("itk::ERROR: all samples map outside the moving image")
+spline = sitk.BSplineTransformInitializer(images[0], [size - 3 for size in options.splineGridSize])
+spline.SetParameters([1.5] * len(spline.GetParameters()))
+sitk.WriteTransform(spline, options.bsplineTransform)
+"""
+
+
+def brainsfit(folder, *, fails=False):
+    program = folder / "cli-modules" / "BRAINSFit"
+    program.parent.mkdir()
+    program.write_text(BRAINSFIT.format(python=sys.executable, fails=fails))
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
+@pytest.mark.parametrize("where", ["module", "path"])
+def test_brains_runs_the_program_of_slicer(pair, where, tmp_path, monkeypatch):
+    program = brainsfit(tmp_path)
+    if where == "module":
+        modules = SimpleNamespace(brainsfit=SimpleNamespace(path=str(program)))
+        monkeypatch.setitem(sys.modules, "slicer", SimpleNamespace(modules=modules))
+    else:
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    found = peers.register("brains", *pair, pair[0] > -900)
+    assert np.allclose(found.TransformPoint((1.0, 2.0, 3.0)), (2.5, 3.5, 4.5))
+    assert os.listdir(tmp_path) == ["cli-modules"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
+def test_what_brains_says_when_it_fails_is_handed_on(pair, tmp_path, monkeypatch):
+    program = brainsfit(tmp_path, fails=True)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(StageError, match=r"'brains' gave up: itk::ERROR: all samples map outside"):
+        align(*pair, engine="brains")
 
 
 @pytest.mark.parametrize("engine", ["brains", "slicer-elastix"])
