@@ -81,6 +81,7 @@ class AlignmentEngine(enum.Enum):
 
     AUTO = "auto"
     LOCAL_CORRELATION = "local-correlation"
+    BRAINS = "brains"
     AFFINE = "affine"
     RIGID = "rigid"
 
@@ -88,6 +89,7 @@ class AlignmentEngine(enum.Enum):
         texts = {
             "auto": _("automatic"),
             "local-correlation": _("deformable (local correlation)"),
+            "brains": _("deformable (BRAINS, part of Slicer)"),
             "affine": _("affine"),
             "rigid": _("rigid"),
         }
