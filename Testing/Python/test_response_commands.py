@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
 import datetime
 import random
 from pathlib import Path
 
 import pytest
+from response_command import HEADER, command, read, write
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.response.engine import ResponseSettings
 from ImmunoRadiomicsLib.response.growth_table import growth_of_sums, read_sums
 from ImmunoRadiomicsLib.response.settings import setting_names, with_settings
-from ImmunoRadiomicsLib.response.table import BEST_COLUMNS, add_arguments, run
+from ImmunoRadiomicsLib.response.table import BEST_COLUMNS
 from ImmunoRadiomicsLib.response.visit_table import read_visit_responses
 
 CRITERIA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "criteria"
-HEADER = "patient,day,lesion,role,organ,node,long_mm,short_mm,status\n"
-
-
-def command(*words: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return run(parser.parse_args([str(word) for word in words]))
-
-
-def write(folder: Path, text: str, name: str = "table.csv") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 ORDER = ("CR", "PR", "SD", "NON-CR/NON-PD", "PD", "NE")

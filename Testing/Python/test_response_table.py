@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import datetime
 import json
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from response_command import HEADER, command, read, write
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.response import read_measurements
@@ -19,27 +19,9 @@ from ImmunoRadiomicsLib.response.recist import (
     best_response,
     confirmed_best_response,
 )
-from ImmunoRadiomicsLib.response.table import BEST_COLUMNS, RESPONSE_COLUMNS, add_arguments, respond_table, run
+from ImmunoRadiomicsLib.response.table import BEST_COLUMNS, RESPONSE_COLUMNS, respond_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-HEADER = "patient,day,lesion,role,organ,node,long_mm,short_mm,status\n"
-
-
-def command(*words: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return run(parser.parse_args([str(word) for word in words]))
-
-
-def write(folder: Path, text: str, name: str = "measurements.csv") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 ONE_PATIENT = (
