@@ -127,10 +127,12 @@ def measure(
                 outcome.values.update(measure_by_standard(source.volume, region, settings))
             tick()
         return outcomes
+    source.expect(regions)
     jobs: list[_Job] = []
     for region, outcome in zip(regions, outcomes, strict=True):
         with _Guard(outcome):
             jobs.append(_prepare(source, region, parameters, outcome, engine))
+    source.expect(())
     for image_type, own in parameters["imageType"].items():
         merged = {**parameters["setting"], **own}
         for group in _sharing([job for job in jobs if job.outcome.reason is None]):
