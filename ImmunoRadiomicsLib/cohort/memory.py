@@ -1,9 +1,8 @@
-"""How many patients fit into the memory of this machine at once."""
+"""How much memory a patient takes, and how much there is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -20,7 +19,12 @@ _SHARE = 0.8
 
 
 def available_bytes() -> int | None:
-    """Return the memory that can still be had on this machine; None where the system does not say."""
+    """Return the memory that can still be had on this machine and shall be used; None where the system does not say."""
+    found = _free_bytes()
+    return None if found is None else int(_SHARE * found)
+
+
+def _free_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
@@ -32,22 +36,8 @@ def available_bytes() -> int | None:
         return None
 
 
-def jobs_that_fit(patients: Sequence[CohortPatient], memory_bytes: int | None) -> int:
-    """Return how many of the largest patients can be worked on at once, at least one."""
-    if memory_bytes is None or not patients:
-        return max(1, len(patients))
-    needs = sorted((_needed_bytes(patient) for patient in patients), reverse=True)
-    room, jobs = _SHARE * memory_bytes, 0
-    for need in needs:
-        room -= need
-        if room < 0:
-            break
-        jobs += 1
-    return max(1, jobs)
-
-
-def _needed_bytes(patient: CohortPatient) -> int:
-    """Estimate the peak from the headers of the scans, or from the size of a DICOM folder."""
+def needed_bytes(patient: CohortPatient) -> int:
+    """Estimate the peak of a patient from the headers of its scans, or from the size of a DICOM folder."""
     if patient.source.is_dir():
         size = sum(path.stat().st_size for path in patient.source.rglob("*") if path.is_file())
         return _BYTES_OF_A_WORKER + _BYTES_PER_VOXEL * size // _BYTES_PER_DICOM_VOXEL

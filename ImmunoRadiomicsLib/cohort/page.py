@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..analysis import Response
 from ..files import write_text
 from ..pipeline import RESEARCH_USE_ONLY, software_version
 from ..response.plots import PatientResponse, cohort_plots
-from ..serialise import from_json
 from .listing import Cohort
-from .tables import PatientResult
+from .tables import FLAGS, PatientResult
 from .work import Outcome
 
-_FLAGS = ("pseudoprogression", "hyperprogression", "pneumonitis")
 _LEVELS = ("likely", "indeterminate", "unlikely", "not assessable")
 _VERDICTS = ("good", "usable", "failed")
 _CAPTIONS = {
@@ -63,15 +60,14 @@ def write_page(cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[
 
     patients: list[PatientResponse] = []
     verdicts: Counter[str] = Counter()
-    levels: dict[str, Counter[str]] = {flag: Counter() for flag in _FLAGS}
+    levels: dict[str, Counter[str]] = {flag: Counter() for flag in FLAGS}
     best: tuple[Counter[str], ...] = (Counter(), Counter(), Counter())
     for item in finished:
-        content = item.analysis()
-        response = from_json(Response, content["response"])
+        response = item.summary.response
         patients.append((item.patient.patient, 0, response))
-        verdicts.update(record["quality"]["verdict"] for record in content["alignments"])
-        for flag in content["flags"]:
-            levels[flag["flag"]][flag["level"]] += 1
+        verdicts.update(record.quality.verdict for record in item.summary.alignments)
+        for flag in item.summary.flags:
+            levels[flag.flag][flag.level] += 1
         letters = (response.best_recist, response.best_recist_confirmed, response.best_irecist)
         for counter, letter in zip(best, letters, strict=True):
             counter[letter] += 1
@@ -87,7 +83,7 @@ def write_page(cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[
         captions=_CAPTIONS,
         best=[(letter, [counter[letter] for counter in best]) for letter in order],
         levels=_LEVELS,
-        flags=[(flag, [levels[flag][level] for level in _LEVELS]) for flag in _FLAGS],
+        flags=[(flag, [levels[flag][level] for level in _LEVELS]) for flag in FLAGS],
         verdicts=[(verdict, verdicts[verdict]) for verdict in _VERDICTS],
     )
     write_text(path, text)

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -29,6 +29,13 @@ DEATHS = 5
 # Tasks handed out for each worker, so that it need not wait for the driver between two.
 _AHEAD = 2
 _POLL_SECONDS = 0.5
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 class WorkerDiedError(Exception):
@@ -41,13 +48,20 @@ class _Attempt(Generic[Item]):
 
     item: Item
     deaths: int = 0
+    bytes: int | None = None
 
 
 class LocalPool(Generic[Item, Result]):
-    """Processes on this machine. They end with the driver, however that ends."""
+    """Processes on this machine, each with one thread. They end with the driver, however that ends.
 
-    def __init__(self, jobs: int):
+    Where ``needs`` says how many bytes an item takes, those that are worked on at once stay within ``memory_bytes``; an item that
+    takes more by itself is worked on alone. ``waited`` tells afterwards whether any had to wait for that.
+    """
+
+    def __init__(self, jobs: int, needs: Callable[[Item], int] | None = None, memory_bytes: int | None = None):
         self.jobs = jobs
+        self.waited = False
+        self._needs, self._memory_bytes = needs, memory_bytes
         self._context = multiprocessing.get_context("spawn")
 
     def results(
@@ -62,11 +76,14 @@ class LocalPool(Generic[Item, Result]):
             try:
                 while waiting or suspects or flying:
                     if suspects and not flying:
-                        attempt = suspects.popleft()
-                        flying[executor.submit(work, attempt.item)] = attempt
+                        flying |= {_submitted(executor, work, suspects[0].item): suspects[0]}
+                        suspects.popleft()
                     while waiting and not suspects and len(flying) < _AHEAD * self.jobs:
-                        attempt = waiting.popleft()
-                        flying[executor.submit(work, attempt.item)] = attempt
+                        if not self._fits(waiting[0], flying.values()):
+                            break
+                        # Taken from the queue only when it is given out: a pool that has broken meanwhile refuses it.
+                        flying |= {_submitted(executor, work, waiting[0].item): waiting[0]}
+                        waiting.popleft()
                     done, _ = wait(flying, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                     for future in done:
                         result = future.result()
@@ -85,6 +102,31 @@ class LocalPool(Generic[Item, Result]):
                 raise
             finally:
                 executor.shutdown(wait=True, cancel_futures=True)
+
+    def _fits(self, attempt: _Attempt[Item], others: Collection[_Attempt[Item]]) -> bool:
+        """Whether the largest items, as many as there are jobs, stay within the memory when this one joins them."""
+        if self._needs is None or self._memory_bytes is None:
+            return True
+        if attempt.bytes is None:
+            attempt.bytes = self._needs(attempt.item)
+        largest = sorted((item.bytes or 0 for item in (attempt, *others)), reverse=True)[: self.jobs]
+        fits = not others or sum(largest) <= self._memory_bytes
+        self.waited |= not fits
+        return fits
+
+
+def _submitted(executor: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Give an item out. A process that is started for it uses one thread: numerical libraries read the environment when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        return executor.submit(work, item)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

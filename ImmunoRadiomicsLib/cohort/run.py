@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,18 +14,18 @@ from ..errors import BusyError, InputError
 from ..files import write_text
 from ..pipeline import Settings
 from ..progress import Progress, silent
-from ..study import TIMEPOINT_FILES, parse_study
-from ..workspace import code_fingerprint, fingerprint, lock
+from ..workspace import code_fingerprint, lock
+from .kept import is_kept, key_of
 from .listing import Cohort, read_cohort
-from .memory import available_bytes, jobs_that_fit
+from .memory import available_bytes, needed_bytes
 from .page import write_page
 from .pool import DaskPool, LocalPool, WorkerDiedError
 from .stability import PERTURBED_FILE, write_stability
+from .summary import SUMMARY_FILE, TRAINING_FILE
 from .tables import write_parquet, write_tables
 from .work import FAILURE_FILE, RESULT, Outcome, Task, run_patient
 
 _LOCK_FILE = ".cohort.lock"
-_DONE_FILE = "done.json"
 _DIED = "The process of this patient ended without a word several times, most often because the memory was not enough."
 # What ends the work for every patient, and not for one.
 _NO_USE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -91,34 +90,24 @@ def run(
     """
     cohort = read_cohort(cohort) if isinstance(cohort, Path) else cohort
     settings = replace(settings or Settings(), jobs=1)
-    presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
     out = Path(os.path.realpath(out))
+    tasks = _tasks(cohort, out, settings, perturbations)
     with _Held(out, resume):
-        tasks = [
-            Task(patient, out / "patients" / patient.folder, settings, perturbations) for patient in cohort.patients
-        ]
-        outcomes: dict[str, Outcome] = {}
-        open_tasks = []
-        for task in tasks:
-            if _is_done(task, presets):
-                outcomes[task.patient.patient] = Outcome(task.patient.patient, "done")
-            else:
-                open_tasks.append(task)
+        outcomes = {task.patient.patient: Outcome(task.patient.patient, "done") for task in tasks if _is_done(task)}
+        open_tasks = [task for task in tasks if task.patient.patient not in outcomes]
         taken_over = len(outcomes)
         progress(taken_over / len(tasks), f"cohort: {taken_over} of {len(tasks)} patients are there already")
-        notes = []
         pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome]
         if client is None:
-            fitting = min(jobs, jobs_that_fit([task.patient for task in open_tasks], available_bytes()))
-            if fitting < jobs:
-                notes.append(f"The memory suffices for {fitting} of {jobs} jobs with the largest patients of the list.")
-                progress(taken_over / len(tasks), f"cohort: {notes[-1]}")
-            pool = LocalPool(fitting)
+            pool = LocalPool(jobs, _memory_of if jobs > 1 else None, available_bytes())
         else:
             pool = DaskPool(client)
-        for outcome in _outcomes(pool, open_tasks, presets):
+        for outcome in _outcomes(pool, open_tasks):
             outcomes[outcome.patient] = outcome
             progress(0.98 * len(outcomes) / len(tasks), f"cohort: {_line(outcome, outcomes, len(tasks))}")
+        notes = []
+        if isinstance(pool, LocalPool) and pool.waited:
+            notes.append(f"The memory did not suffice for {jobs} of the largest patients at once: some had to wait.")
         progress(0.98, "tables: joining the patients")
         finished = write_tables(cohort, outcomes, out)
         try:
@@ -135,18 +124,40 @@ def run(
     return CohortResult(out, tuple(outcomes[patient.patient] for patient in cohort.patients), tuple(notes))
 
 
-def _outcomes(
-    pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome], tasks: list[Task], presets: list[str]
-) -> Iterator[Outcome]:
+def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int) -> list[Task]:
+    presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
+    code = code_fingerprint()
+    return [
+        Task(
+            patient,
+            out / "patients" / patient.folder,
+            settings,
+            perturbations,
+            key_of(patient, settings, presets, perturbations),
+            code,
+        )
+        for patient in cohort.patients
+    ]
+
+
+def _is_done(task: Task) -> bool:
+    """Whether a patient's result is there for the same inputs and settings."""
+    files = (task.folder / RESULT / "provenance.json", task.folder / SUMMARY_FILE, task.folder / TRAINING_FILE)
+    return is_kept(task.folder, task.patient.source, task.key) and all(path.is_file() for path in files)
+
+
+def _memory_of(task: Task) -> int:
+    return needed_bytes(task.patient)
+
+
+def _outcomes(pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome], tasks: list[Task]) -> Iterator[Outcome]:
     for task, result in pool.results(run_patient, tasks):
         if isinstance(result, WorkerDiedError):
             task.folder.mkdir(parents=True, exist_ok=True)
             write_text(task.folder / FAILURE_FILE, f"worker: {_DIED}\n")
             yield Outcome(task.patient.patient, "failed", "worker", _DIED)
             continue
-        if result.status == "done":
-            write_text(task.folder / _DONE_FILE, json.dumps({"sha256": _signature(task, presets)}) + "\n")
-        elif result.errno in _NO_USE:
+        if result.errno in _NO_USE:
             raise OSError(result.errno, os.strerror(result.errno), str(task.folder))
         yield result
 
@@ -159,33 +170,6 @@ def _line(outcome: Outcome, outcomes: dict[str, Outcome], total: int) -> str:
         else f"failed at {outcome.stage}: {outcome.reason}"
     )
     return f"{outcome.patient} {what} | {len(outcomes) - failed} done, {failed} failed, {total - len(outcomes)} left"
-
-
-def _is_done(task: Task, presets: list[str]) -> bool:
-    """Whether a patient's result is there for the same inputs, told by the sizes and times of their files."""
-    if not (task.folder / RESULT / "provenance.json").is_file():
-        return False
-    try:
-        kept = json.loads((task.folder / _DONE_FILE).read_text(encoding="utf-8"))
-        return bool(kept["sha256"] == _signature(task, presets))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _signature(task: Task, presets: list[str]) -> str:
-    """Name what a patient's result depends on, without reading images: their sizes and times stand for them."""
-    source = task.patient.source
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    if not source.is_dir():
-        study, _ = parse_study(source)
-        for timepoint in study.timepoints if study else ():
-            named = (getattr(timepoint, key) for key in TIMEPOINT_FILES)
-            files += [path for path in named if path is not None and path.is_file()]
-    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    settings = {key: value for key, value in asdict(task.settings).items() if key != "jobs"}
-    return fingerprint(
-        code_fingerprint(), task.patient.patient, task.patient.facts, seen, settings, presets, task.perturbations
-    )
 
 
 class _Held:

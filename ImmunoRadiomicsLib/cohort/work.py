@@ -19,8 +19,11 @@ from ..files import write_text
 from ..pipeline import Settings, analyze
 from ..radiomics import load_preset
 from ..study import Study, load_study
+from ..workspace import code_fingerprint
+from .kept import KEPT_FILE, keep, stamps_of
 from .listing import CohortPatient
 from .stability import PERTURBED_FILE, write_perturbed
+from .summary import write_summary
 
 RESULT = "result"
 FAILURE_FILE = "failure.txt"
@@ -32,13 +35,16 @@ _BUSY_PAUSE_SECONDS = 0.5
 class Task:
     """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there.
 
-    ``perturbations`` is how many other readers' contours each lesion is read in, for the stability of features.
+    ``perturbations`` is how many other readers' contours each lesion is read in, for the stability of features. ``key`` is what the
+    result is kept under (see ``kept.key_of``), and ``code`` the fingerprint of the engine that asks for it.
     """
 
     patient: CohortPatient
     folder: Path
     settings: Settings
     perturbations: int = 0
+    key: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,15 +74,23 @@ class _Stage:
 def run_patient(task: Task) -> Outcome:
     """Analyse one patient; a result that is there already for the same inputs and settings is left as it is.
 
-    Images are filtered on one thread, so that the result does not depend on how many workers share a machine.
+    Images are filtered on one thread, so that the result does not depend on how many workers share a machine. A worker whose engine
+    is another one than the driver's refuses: its results could differ.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     started = time.monotonic()
     stage = _Stage()
     reason, detail, number = "", "", 0
     try:
+        if task.code and task.code != code_fingerprint():
+            stage.name = "worker"
+            raise InputError("This worker has another version of ImmunoRadiomics. Install the same one everywhere.")
+        # From here on the folder may hold a result of other settings than the mark says.
+        (task.folder / KEPT_FILE).unlink(missing_ok=True)
+        stamps = stamps_of(task.patient.source)
         study = _study(task, stage)
         _analyze_when_free(study, task, stage)
+        write_summary(task.folder / RESULT, task.folder)
         if task.perturbations:
             stage.name = "stability"
             write_perturbed(
@@ -88,6 +102,8 @@ def run_patient(task: Task) -> Outcome:
                 seed=task.settings.seed,
                 cache=task.folder / "steps" / "radiomics",
             )
+        (task.folder / FAILURE_FILE).unlink(missing_ok=True)
+        keep(task.folder, task.key, stamps)
     except (CancelledError, KeyboardInterrupt):
         raise
     except InputError as error:
@@ -105,7 +121,6 @@ def run_patient(task: Task) -> Outcome:
         detail = traceback.format_exc()
     seconds = time.monotonic() - started
     if not reason:
-        (task.folder / FAILURE_FILE).unlink(missing_ok=True)
         return Outcome(task.patient.patient, "done", seconds=seconds)
     # An earlier result is of other inputs: it must not stand for this run.
     shutil.rmtree(task.folder / RESULT, ignore_errors=True)

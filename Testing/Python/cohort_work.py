@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -25,6 +26,15 @@ def always_die(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number
+
+
+def hold(task: tuple[str, int]) -> int:
+    """Take some time, and write from when to when."""
+    folder, size = task
+    started = time.time()
+    time.sleep(0.2)
+    (Path(folder) / secrets.token_hex(8)).write_text(f"{size} {started} {time.time()}")
+    return size
 
 
 def write_pid_and_sleep(path: str) -> None:

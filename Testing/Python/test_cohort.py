@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cohort_work import always_die, square, square_unless_first
+from cohort_work import always_die, hold, square, square_unless_first
 from factories import example_analysis
 
 from ImmunoRadiomicsLib import radiomics, report
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run
+from ImmunoRadiomicsLib.cohort.kept import KEPT_FILE, is_kept, keep, stamps_of
 from ImmunoRadiomicsLib.cohort.listing import CohortPatient
-from ImmunoRadiomicsLib.cohort.memory import available_bytes, jobs_that_fit
+from ImmunoRadiomicsLib.cohort.memory import available_bytes, needed_bytes
 from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
-from ImmunoRadiomicsLib.cohort.run import _signature
+from ImmunoRadiomicsLib.cohort.run import _tasks
 from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
+from ImmunoRadiomicsLib.cohort.summary import write_summary
 from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
@@ -160,20 +162,40 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "out").exists()
 
 
-def test_jobs_are_as_many_as_the_memory_holds(tmp_path: Path) -> None:
+def test_the_memory_of_a_patient_is_told_from_the_headers_of_its_scans(tmp_path: Path) -> None:
     for name in ("a.nrrd", "b.nrrd"):
         sitk.WriteImage(sitk.Image([100, 100, 50], sitk.sitkInt16), tmp_path / name)
     (tmp_path / "study.yaml").write_text(
         "patient: x\ntimepoints:\n- {name: baseline, date: 2024-01-01, ct: a.nrrd}\n"
         "- {name: followup-1, date: 2024-03-01, ct: b.nrrd}\n"
     )
-    patients = [CohortPatient(name, tmp_path / "study.yaml") for name in "ABC"]
-    need = (400 << 20) + 16 * 2 * 500_000
-    assert jobs_that_fit(patients, None) == 3
-    assert jobs_that_fit(patients, 10 * need) == 3
-    assert jobs_that_fit(patients, int(2.01 * need / 0.8)) == 2
-    assert jobs_that_fit(patients, need // 2) == 1
+    need = needed_bytes(CohortPatient("A", tmp_path / "study.yaml"))
+    assert need == (400 << 20) + 16 * 2 * 500_000
+    assert needed_bytes(CohortPatient("A", tmp_path / "missing.yaml")) == 400 << 20
     assert (available_bytes() or 1 << 30) > 100 << 20
+
+
+def test_items_that_do_not_fit_into_the_memory_together_wait_for_each_other(tmp_path: Path) -> None:
+    """Two take 60 of 100 bytes each, the others 30: at no moment are more than 100 in use."""
+    tasks = [(str(tmp_path), size) for size in (60, 30, 60, 30, 30, 130)]
+    pool = LocalPool[tuple[str, int], int](2, lambda task: task[1], 100)
+    found = list(pool.results(hold, tasks))
+    assert sorted(task for task, _ in found) == sorted(tasks)
+    assert pool.waited
+    events = sorted(
+        (float(moment), kind * size)
+        for path in tmp_path.iterdir()
+        for size, *moments in [[float(part) for part in path.read_text().split()]]
+        for kind, moment in zip((1, -1), moments, strict=True)
+    )
+    used = np.cumsum([change for _, change in events])
+    assert used.max() == 130
+    alone = int(used.argmax())
+    assert events[alone][1] == 130
+    assert np.delete(used, alone).max() <= 100
+    roomy = LocalPool[tuple[str, int], int](2, lambda task: task[1], 1000)
+    assert len(list(roomy.results(hold, tasks[:3]))) == 3
+    assert not roomy.waited
 
 
 # Patients and tables
@@ -181,16 +203,16 @@ def test_jobs_are_as_many_as_the_memory_holds(tmp_path: Path) -> None:
 
 def place_result(cohort_file: Path, out: Path, patient: str) -> None:
     """Put a patient's result where a run would have left it."""
-    item = next(item for item in read_cohort(cohort_file).patients if item.patient == patient)
-    task = Task(item, out / "patients" / item.folder, Settings())
+    tasks = _tasks(read_cohort(cohort_file), out, Settings(), 0)
+    task = next(item for item in tasks if item.patient.patient == patient)
     folder = task.folder / RESULT
     folder.mkdir(parents=True)
     analysis = replace(example_analysis(), patient=patient)
     report.write_tables(analysis, folder)
     (folder / "analysis.json").write_text(json.dumps(to_json(analysis)))
     (folder / "provenance.json").write_text("{}")
-    presets = [radiomics.load_preset(name).sha256 for name in ("ct-lesion", "ct-lung")]
-    (task.folder / "done.json").write_text(json.dumps({"sha256": _signature(task, presets)}))
+    write_summary(folder, task.folder)
+    keep(task.folder, task.key, stamps_of(task.patient.source))
     (out / ".cohort.lock").touch()
 
 
@@ -208,6 +230,43 @@ def listed(tmp_path: Path) -> Path:
         "A,a/study.yaml,0,1\nno images,empty,,0\n"
     )
     return table
+
+
+def test_what_is_done_is_told_from_settings_and_files(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place_result(listed, out, "A")
+    (patient,) = (item for item in read_cohort(listed).patients if item.patient == "A")
+    folder, files = out / "patients" / patient.folder, sorted((out / "patients" / patient.folder).glob("*"))
+    key = json.loads((folder / KEPT_FILE).read_text())["key"]
+    assert is_kept(folder, patient.source, key)
+    assert not is_kept(folder, patient.source, key[::-1])
+    for changed in (Settings(preset="ct-lesion-fast"), Settings(seed=1)):
+        (task,) = (item for item in _tasks(read_cohort(listed), out, changed, 0) if item.patient.patient == "A")
+        assert task.key != key
+    os.utime(patient.source, ns=(1, 1))
+    assert not is_kept(folder, patient.source, key)
+    patient.source.unlink()
+    assert not is_kept(folder, patient.source, key)
+    (folder / KEPT_FILE).write_text("{")
+    assert not is_kept(folder, patient.source, key)
+    assert sorted(folder.glob("*")) == files
+
+
+def test_a_dicom_folder_is_done_until_a_file_of_it_changes(tmp_path: Path) -> None:
+    source, folder = tmp_path / "dicom", tmp_path / "out"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "1.dcm").write_text("a")
+    keep(folder, "k", stamps_of(source))
+    assert is_kept(folder, source, "k")
+    (source / "2.dcm").write_text("b")
+    assert not is_kept(folder, source, "k")
+
+
+def test_a_worker_of_another_version_refuses(listed: Path, tmp_path: Path) -> None:
+    patient = read_cohort(listed).patients[0]
+    outcome = run_patient(Task(patient, tmp_path / "p", Settings(), code="of another engine"))
+    assert (outcome.status, outcome.stage) == ("failed", "worker")
+    assert "another version" in outcome.reason
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -1,0 +1,62 @@
+"""Which patients are there already: each keeps under which settings its result was made, and the sizes and times of the files it was made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from ..files import write_text
+from ..pipeline import Settings
+from ..study import TIMEPOINT_FILES, parse_study
+from ..workspace import code_fingerprint, fingerprint
+from .listing import CohortPatient
+
+KEPT_FILE = "done.json"
+
+# Path, size in bytes, time of the last change in ns.
+FileStamp = tuple[str, int, int]
+
+
+def key_of(patient: CohortPatient, settings: Settings, presets: list[str], perturbations: int) -> str:
+    """Name what a patient's result depends on beside its files; ``presets`` are the hashes of the extraction presets."""
+    chosen = {key: value for key, value in asdict(settings).items() if key != "jobs"}
+    return fingerprint(code_fingerprint(), patient.patient, patient.facts, chosen, presets, perturbations)
+
+
+def stamps_of(source: Path) -> list[FileStamp]:
+    """Return the files of a patient: all of a DICOM folder, or study.yaml and what it names."""
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+    else:
+        study, _ = parse_study(source)
+        named = (getattr(item, key) for item in (study.timepoints if study else ()) for key in TIMEPOINT_FILES)
+        files = [source, *(path for path in named if path is not None)]
+    return [stamp for path in files if (stamp := _stamp(path)) is not None]
+
+
+def keep(folder: Path, key: str, stamps: list[FileStamp]) -> None:
+    """Mark a patient's folder as done."""
+    write_text(folder / KEPT_FILE, json.dumps({"key": key, "files": stamps}) + "\n")
+
+
+def is_kept(folder: Path, source: Path, key: str) -> bool:
+    """Whether a patient is done under this key, and none of its files has changed since; images and study.yaml are not opened."""
+    try:
+        kept = json.loads((folder / KEPT_FILE).read_text(encoding="utf-8"))
+        if kept["key"] != key:
+            return False
+        stamps = [tuple(item) for item in kept["files"]]
+        if source.is_dir():
+            return stamps == stamps_of(source)
+        return bool(stamps) and all(_stamp(Path(item[0])) == item for item in stamps)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return str(path), seen.st_size, seen.st_mtime_ns
