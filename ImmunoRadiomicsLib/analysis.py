@@ -135,7 +135,11 @@ class LungMeasures:
 
 @dataclass(frozen=True)
 class LungChange:
-    """What is new in the lungs at a follow-up against the patient's own baseline, registered and volume-corrected."""
+    """What is new in the lungs at a follow-up against the patient's own baseline, registered and volume-corrected.
+
+    ``map_file`` is the segmentation of what is new, on the grid of the follow-up, relative to the output folder; it is
+    named with the part `both` alone, and None where the comparison is withheld.
+    """
 
     timepoint: str
     reference: str
@@ -146,6 +150,7 @@ class LungChange:
     new_consolidation_ml: float | None = None
     new_opacity_percent: float | None = None
     volume_ratio: float | None = None
+    map_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,8 @@ class FeatureDelta:
     values: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     # The natural logarithm of later over earlier; None where they have no common sign.
     log_ratios: dict[str, float | None] = field(default_factory=dict)
+    # Why the change is to be read with care although it could be measured: the scans do not lie well on each other at this lesion.
+    caution: str | None = None
 
 
 @dataclass(frozen=True)

@@ -502,7 +502,7 @@ class _Run:
         followups = [item for item in self.study.timepoints if self.study.day(item) > 0]
         for index, timepoint in enumerate(followups):
             progress(0.7 + 0.1 * index / len(followups), f"what is new in the lungs at {timepoint.name}")
-            changes.extend(self._lung_change(found, timepoint))
+            changes.extend(self._lung_change(found, timepoint, folder))
         write_found(
             folder,
             regions=found.regions,
@@ -528,21 +528,28 @@ class _Run:
         aligned = timepoint is self.study.baseline or timepoint.name in self.transforms
         return self.inputs.segmentations.get(timepoint.name) if aligned else None
 
-    def _lung_change(self, found: lesions.Found, timepoint: Timepoint) -> tuple[LungChange, ...]:
-        verdict = next(item.quality.verdict for item in self.alignments if item.timepoint == timepoint.name)
-        baseline = self.study.baseline.name
-        return lung_change(
+    def _lung_change(self, found: lesions.Found, timepoint: Timepoint, folder: Path) -> tuple[LungChange, ...]:
+        """Return what is new in the lungs, and write its map."""
+        record = next(item for item in self.alignments if item.timepoint == timepoint.name)
+        baseline, inverse = self.study.baseline.name, record.inverse_transform_file
+        compared = lung_change(
             self.inputs.volumes[baseline],
             self.anatomies[baseline],
             self.inputs.volumes[timepoint.name],
             self.anatomies[timepoint.name],
             self.transforms.get(timepoint.name),
-            verdict,
+            record.quality.verdict,
             timepoint=timepoint.name,
             reference=baseline,
             baseline_exclude=self._tumours(found, baseline),
             followup_exclude=self._tumours(found, timepoint.name),
+            inverse=alignment.read_transform(self.workspace.result / inverse) if inverse else None,
         )
+        if compared.opacities is None:
+            return compared.changes
+        name = f"segmentations/{timepoint.name}.opacities.seg.nrrd"
+        write_segmentation(compared.opacities, folder / name)
+        return tuple(replace(item, map_file=name) if item.part == "both" else item for item in compared.changes)
 
     def _tumours(self, found: lesions.Found, timepoint: str) -> np.ndarray:
         """Every lesion of a time point with its inner ring, which is 5 mm wide."""
@@ -749,12 +756,21 @@ class _Run:
             name: read_segmentation(folder / "segmentations" / f"{name}.seg.nrrd", volume, may_be_empty=True)
             for name, volume in self.inputs.volumes.items()
         }
+        opacities = {
+            item.timepoint: read_segmentation(
+                folder / item.map_file, self.inputs.volumes[item.timepoint], may_be_empty=True
+            )
+            for item in self.lung_changes
+            if item.map_file is not None
+        }
 
         def write_report(progress: Progress) -> bool:
             progress(0.0, "tables")
             report.write_tables(result, folder)
             progress(0.2, "key images")
-            pictures = report.key_images(result, self.inputs.volumes, segmentations, self.transforms)
+            pictures = report.key_images(
+                result, self.inputs.volumes, segmentations, self.transforms, opacities=opacities
+            )
             progress(0.8, "page")
             report.write_report(result, pictures, folder / "report.html")
             progress(0.9, "pages for printing")

@@ -246,7 +246,7 @@ def measured(pair: Pair) -> LungChange:
         timepoint="followup-1",
         baseline_exclude=pair.tumours[0],
         followup_exclude=pair.tumours[1],
-    )[0]
+    ).changes[0]
 
 
 def main() -> None:

@@ -34,10 +34,6 @@ REACH_MM = 16.0
 # A light and a dark blue: apart in grey too, and for colour-blind readers; lesions have none of them.
 GROUND_GLASS_COLOUR, CONSOLIDATION_COLOUR = (0.60, 0.87, 1.0), (0.0, 0.27, 0.67)
 NEW_GROUND_GLASS, NEW_CONSOLIDATION = "new ground-glass", "new consolidation"
-_FINDING = (
-    "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure~SCT^{}~^^~"
-    "Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,22 +206,8 @@ def _on_followup(
     return Segmentation(
         (layer,),
         (
-            Segment(
-                "new-ground-glass",
-                NEW_GROUND_GLASS,
-                0,
-                1,
-                GROUND_GLASS_COLOUR,
-                _FINDING.format("50196008^Ground glass opacity"),
-            ),
-            Segment(
-                "new-consolidation",
-                NEW_CONSOLIDATION,
-                0,
-                2,
-                CONSOLIDATION_COLOUR,
-                _FINDING.format("9656002^Consolidation"),
-            ),
+            Segment("new-ground-glass", NEW_GROUND_GLASS, 0, 1, GROUND_GLASS_COLOUR),
+            Segment("new-consolidation", NEW_CONSOLIDATION, 0, 2, CONSOLIDATION_COLOUR),
         ),
     )
 

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from ..analysis import Analysis, Lesion, LesionObservation, Point, TimepointRecord
 from ..images import Segmentation
+from ..lesions.lung_change import NEW_CONSOLIDATION, NEW_GROUND_GLASS
 from ..progress import Progress, silent
 from .contours import outlines
 
@@ -29,6 +30,10 @@ OVERVIEW_PIXEL_MM = 1.0
 CHECKER_MM = 30.0
 OUTSIDE_HU = -3000.0
 BODY_HU = -400.0
+# New opacities: how much of the colour covers the image, and the stripes that tell consolidation from ground glass without colour.
+TINT = 0.45
+STRIPE_MM = 6.0
+SEARCH_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Panel:
     title: str
     description: str
     timepoint: str
-    view: Literal["own", "registered", "overview", "fusion", "checkerboard"]
+    view: Literal["own", "registered", "overview", "fusion", "checkerboard", "map"]
     plane: Literal["axial", "coronal"]
     png: bytes
     width_mm: float
@@ -102,9 +107,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class KeyImage:
-    """Pictures that belong together: one lesion over time, the chest over time, or one alignment."""
+    """Pictures that belong together: one lesion over time, the chest over time, what is new in the lungs, or one alignment."""
 
-    kind: Literal["lesion", "overview", "alignment"]
+    kind: Literal["lesion", "overview", "lungs", "alignment"]
     title: str
     lesion: str | None
     timepoint: str | None
@@ -230,6 +235,8 @@ def key_images(
     segmentations: Mapping[str, Segmentation],
     transforms: Mapping[str, sitk.Transform],
     progress: Progress = silent,
+    *,
+    opacities: Mapping[str, Segmentation] | None = None,
 ) -> tuple[KeyImage, ...]:
     """Make the pictures of a report.
 
@@ -246,11 +253,15 @@ def key_images(
         needs them is left out.
     progress
         Told about each group of pictures; may raise to stop.
+    opacities
+        Per time point, the segments `new ground-glass` and `new consolidation` on the grid of its volume. May lack time
+        points; of those in which nothing is new there is no picture.
 
     Returns
     -------
     tuple of KeyImage
-        The chest over time, then each lesion in the order of the analysis, then each alignment.
+        The chest over time, then each lesion in the order of the analysis, then each map of new opacities, then each
+        alignment.
     """
     shown = tuple(item for item in analysis.timepoints if item.name in volumes)
     aligned = [item for item in shown if item.name in transforms and item.name != analysis.baseline]
@@ -265,6 +276,10 @@ def key_images(
             pictures = _lesion(material, lesion)
             if pictures is not None:
                 groups.append(pictures)
+        for item in aligned:
+            new = _new_opacities(material, item, (opacities or {}).get(item.name))
+            if new is not None:
+                groups.append(new)
         for done, item in enumerate(aligned, start=1 + len(analysis.lesions)):
             progress(done / work, f"Picturing the alignment of {item.name}")
             if analysis.baseline in volumes:
@@ -502,6 +517,116 @@ def _overview(material: _Material) -> list[KeyImage]:
     return (
         [KeyImage("overview", "Where the lesions are", None, None, LUNG_WINDOW.name, tuple(panels))] if panels else []
     )
+
+
+def _new_opacities(material: _Material, item: TimepointRecord, map_: Segmentation | None) -> KeyImage | None:
+    """Picture what is new in the lungs where most of it lies: the baseline, the follow-up carried onto it, and the same marked."""
+    name_of_baseline = material.analysis.baseline
+    if map_ is None or name_of_baseline not in material.volumes:
+        return None
+    baseline, followup = (material.volumes[name] for name in (name_of_baseline, item.name))
+    transform = material.transforms[item.name]
+    record = next(entry for entry in material.shown if entry.name == name_of_baseline)
+    glass, solid = map_.segment(NEW_GROUND_GLASS), map_.segment(NEW_CONSOLIDATION)
+    masks = [map_.mask(item.name) for item in (glass, solid)]
+    centre = _fullest_planes(sitk.Or(*masks), baseline, transform)
+    if centre is None:
+        return None
+    panels = []
+    for name in ("coronal", "axial"):
+        plane = _whole_plane(name, baseline, centre)
+        before = LUNG_WINDOW.grey(plane.cut(baseline, None, OUTSIDE_HU))
+        after = LUNG_WINDOW.grey(plane.cut(followup, transform, OUTSIDE_HU))
+        shares = [plane.cut(mask, transform, 0.0) for mask in masks]
+        is_solid = (shares[1] > 0.5) | ((sum(shares) > 0.5) & (shares[1] > shares[0]))
+        is_glass = (sum(shares) > 0.5) & ~is_solid
+        marked = _tinted(after, is_glass, is_solid, (glass.colour, solid.colour), plane.pixel_mm)
+        where = f"{name} plane that holds most of what is new, lung window"
+        views: tuple[tuple[Literal["own", "registered", "map"], str, str, np.ndarray], ...] = (
+            ("own", when(record), f"CT at {name_of_baseline}", before),
+            ("registered", on_baseline(material.analysis, item), f"CT of {item.name} carried onto the baseline", after),
+            (
+                "map",
+                "What is new: light ground glass, dark striped consolidation",
+                f"CT of {item.name} carried onto the baseline with new ground glass in light blue "
+                f"({_share_words(is_glass, plane)}) and new consolidation in dark blue with stripes ({_share_words(is_solid, plane)})",
+                marked,
+            ),
+        )
+        for view, title, said, array in views:
+            panels.append(
+                Panel(
+                    title=f"{title}, {name}" if view != "map" else title,
+                    description=f"{said}; {where}. Patient right at image left.",
+                    timepoint=item.name if view != "own" else name_of_baseline,
+                    view=view,
+                    plane=plane.name,
+                    png=material.encoder.png(array),
+                    width_mm=plane.width * plane.pixel_mm,
+                    height_mm=plane.height * plane.pixel_mm,
+                    scale_bar_mm=scale_bar_mm(plane.width * plane.pixel_mm),
+                )
+            )
+    title = f"New lung opacities, {on_baseline(material.analysis, item)}"
+    return KeyImage("lungs", title, None, item.name, LUNG_WINDOW.name, tuple(panels))
+
+
+def _fullest_planes(mask: sitk.Image, baseline: sitk.Image, transform: sitk.Transform) -> Point | None:
+    """Return the point of the baseline in whose coronal and axial planes most of a carried mask lies; None where it is empty."""
+    size = [
+        max(round(count * step / SEARCH_MM), 1)
+        for count, step in zip(baseline.GetSize(), baseline.GetSpacing(), strict=True)
+    ]
+    spacing = [
+        count * step / few for count, step, few in zip(baseline.GetSize(), baseline.GetSpacing(), size, strict=True)
+    ]
+    carried = sitk.Resample(
+        mask,
+        size,
+        transform,
+        sitk.sitkLinear,
+        baseline.TransformContinuousIndexToPhysicalPoint(
+            [0.5 * (wide / fine - 1.0) for wide, fine in zip(spacing, baseline.GetSpacing(), strict=True)]
+        ),
+        spacing,
+        baseline.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+    )
+    filled = np.argwhere(sitk.GetArrayViewFromImage(carried) > 0.5)[:, ::-1]
+    if not len(filled):
+        return None
+    points = np.array([carried.TransformIndexToPhysicalPoint(cell) for cell in filled.tolist()])
+    fullest = []
+    for along in np.sort(points, axis=0).T:
+        # Most points within a slab; of equals the middle one.
+        held = np.searchsorted(along, along + SEARCH_MM) - np.searchsorted(along, along - SEARCH_MM)
+        fullest.append(float(np.median(along[held == held.max()])))
+    return fullest[0], fullest[1], fullest[2]
+
+
+def _tinted(
+    grey: np.ndarray,
+    glass: np.ndarray,
+    solid: np.ndarray,
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]],
+    pixel_mm: float,
+) -> np.ndarray:
+    """Return a grey picture (row, column) in colour, ground glass tinted and consolidation tinted and striped."""
+    rows, columns = np.indices(grey.shape)
+    stripes = (rows + columns) * pixel_mm % STRIPE_MM < STRIPE_MM / 2
+    picture = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
+    for mask, colour, share in (
+        (glass, colours[0], TINT),
+        (solid, colours[1], TINT),
+        (solid & stripes, colours[1], 0.9),
+    ):
+        picture[mask] += share * (255.0 * np.asarray(colour, dtype=np.float32) - picture[mask])
+    return np.rint(picture).astype(np.uint8)
+
+
+def _share_words(mask: np.ndarray, plane: _Plane) -> str:
+    return f"{mask.sum() * plane.pixel_mm**2 / 100.0:.0f} cm² in this plane"
 
 
 def _alignment(material: _Material, item: TimepointRecord) -> KeyImage:

@@ -191,6 +191,8 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         overview_images=tuple(item for item in images if item.kind == "overview"),
         alignment_images=tuple(item for item in images if item.kind == "alignment"),
         lung_maps=lung_maps(analysis),
+        lung_images=tuple(item for item in images if item.kind == "lungs"),
+        without_map=without_map(analysis),
         alignment_words={item.timepoint: alignment_words(item) for item in analysis.alignments},
         radiomics=_radiomics(analysis),
         quantities=quantities,
@@ -450,6 +452,19 @@ def lung_maps(analysis: Analysis) -> tuple[LungMap, ...]:
         if any(right is not None or left is not None for _, right, left in rows):
             maps.append(LungMap(timepoint.name, rows))
     return tuple(maps)
+
+
+def without_map(analysis: Analysis) -> tuple[str, ...]:
+    """Return why there is no picture of new opacities, for each follow-up that has none: nothing is new, or it is withheld."""
+    said = []
+    for item in analysis.lung_changes:
+        if item.part != "both":
+            continue
+        if not item.assessable:
+            said.append(f"The map of {item.timepoint} is withheld: {item.reason}")
+        elif not (item.new_ground_glass_ml or item.new_consolidation_ml):
+            said.append(f"At {item.timepoint} nothing is new in the lungs, so there is nothing to map")
+    return tuple(_stopped(item) for item in said)
 
 
 def _radiomics(analysis: Analysis) -> RadiomicsView:

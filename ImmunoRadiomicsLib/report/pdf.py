@@ -30,6 +30,7 @@ from .html import (
     percent,
     sentence,
     visit_columns,
+    without_map,
 )
 from .pdf_drawing import (
     BOLD,
@@ -55,6 +56,13 @@ _MOST_COLUMNS = 5
 _ROOM_UNDER_TITLE = 90.0
 _PANELS_PER_ROW = 4
 _BAND = 0.95
+_PICTURES = (
+    ("LEFTPADDING", (0, 0), (-1, -1), 0),
+    ("RIGHTPADDING", (0, 0), (-1, -1), 6),
+    ("TOPPADDING", (0, 0), (-1, -1), 1),
+    ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+    ("VALIGN", (0, 0), (-1, -1), "TOP"),
+)
 _SPELT = {
     "→": "to",
     "′": "'",
@@ -565,15 +573,7 @@ class _Writer:
                 rows.append(["" if item is None else self._picture(item, side) for item in found])
                 rows.append(["" if item is None else self._caption(item) for item in found])
         table = Table(rows, colWidths=[across] * len(timepoints), hAlign="LEFT")
-        table.setStyle(
-            [
-                ("LEFTPADDING", (0, 0), (-1, -1), 0),
-                ("RIGHTPADDING", (0, 0), (-1, -1), 6),
-                ("TOPPADDING", (0, 0), (-1, -1), 1),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-            ]
-        )
+        table.setStyle(_PICTURES)
         return table
 
     def _picture(self, panel: Panel, side: float) -> Flowable:
@@ -638,7 +638,26 @@ class _Writer:
                     ]
                 )
             )
+        for group in (item for item in self.images if item.kind == "lungs"):
+            parts.append(KeepTogether([self.text(group.title, "sub"), self._lung_pictures(group)]))
+        parts += [self.text(said, "small") for said in without_map(a)]
         return parts
+
+    def _lung_pictures(self, group: KeyImage) -> Flowable:
+        """Return the pictures of new opacities, a row for each plane: baseline, follow-up, and what is new."""
+        from reportlab.platypus import Table
+
+        across = self.width / 3
+        rows: list[list[Any]] = []
+        for plane in dict.fromkeys(item.plane for item in group.panels):
+            found = [item for item in group.panels if item.plane == plane]
+            rows.append([self._picture(item, across - 6) for item in found])
+            rows.append(
+                [self.text(item.description if item.view == "map" else item.title, "caption") for item in found]
+            )
+        table = Table(rows, colWidths=[across] * 3, hAlign="LEFT")
+        table.setStyle(_PICTURES)
+        return table
 
     def quality(self) -> list[Flowable]:
         """Return how far the result can be trusted."""

@@ -79,9 +79,9 @@ def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
 
 
 def show_marks(nodes: SceneNodes, view_ids: Mapping[str, Sequence[str]]) -> None:
-    """Show the contours and diameters of every time point in the views with these node IDs alone, those of other time points nowhere."""
+    """Show the contours, new opacities and diameters of every time point in the views with these node IDs alone, those of other time points nowhere."""
     for name in nodes.volumes:
-        marks = [nodes.segmentations[name]] if name in nodes.segmentations else []
+        marks = [drawn[name] for drawn in (nodes.segmentations, nodes.opacities) if name in drawn]
         marks += [line for (timepoint, _, _), line in nodes.axes.items() if timepoint == name]
         for mark in marks:
             display = mark.GetDisplayNode()

@@ -43,13 +43,15 @@ from .transforms import fill_transform, read_transform_node, transform_class
 
 # Window width and level in HU, as radiologists set them.
 _WINDOWS = {"lung": (1500.0, -600.0), "mediastinum": (400.0, 40.0)}
+_SUV_WINDOW = (10.0, 5.0)
 
 
 @dataclass(frozen=True)
 class SceneNodes:
     """The nodes of one patient: by time point name, table name or lesion id. Items are those of the subject hierarchy.
 
-    ``tables`` holds `flags`, `lesions`, `response` and `sizes`; ``axes`` maps (time point, lesion id, `long` or `short`) to a line.
+    ``tables`` holds `flags`, `lesions`, `response` and `sizes`; ``axes`` maps (time point, lesion id, `long` or `short`) to a line;
+    ``opacities`` are the segmentations of what is new in the lungs.
     """
 
     patient_item: int
@@ -61,6 +63,7 @@ class SceneNodes:
     series: Mapping[str, Any]
     chart: Any
     axes: Mapping[tuple[str, str, str], Any]
+    opacities: Mapping[str, Any]
 
 
 def populate_scene(
@@ -155,6 +158,7 @@ def find_nodes(scene: Any, analysis: Analysis, volumes: Mapping[str, Any]) -> Sc
         parts.get("series", {}),
         parts["chart"]["sizes"],
         axes,
+        parts.get("opacities", {}),
     )
 
 
@@ -186,6 +190,7 @@ class _Builder:
         patient_item = self.patient_item(volumes)
         study_items: dict[str, int] = {}
         segmentations: dict[str, Any] = {}
+        opacities: dict[str, Any] = {}
         transforms: dict[str, Any] = {}
         axes: dict[tuple[str, str, str], Any] = {}
         timepoints = self.study.timepoints
@@ -200,10 +205,18 @@ class _Builder:
             else:
                 image = yield functools.partial(read_volume, timepoint.ct)
                 volumes[name] = self.volume(study_items[name], name, image)
+                if timepoint.pet is not None:
+                    uptake = yield functools.partial(read_volume, timepoint.pet, ct=False)
+                    self.uptake(study_items[name], name, uptake)
             step(0.6, f"Scene: segmentation of {name}")
             if self.segmentation_path(name).exists():
-                drawn = yield self.reader(name, volumes[name])
+                drawn = yield self.reader(self.segmentation_path(name), volumes[name])
                 segmentations[name] = yield from self.segmentation(study_items[name], name, volumes[name], drawn)
+                yield None
+            if (new := self.opacities_path(name)) is not None:
+                step(0.7, f"Scene: new opacities of {name}")
+                drawn = yield self.reader(new, volumes[name])
+                opacities[name] = yield from self.opacities(study_items[name], name, volumes[name], drawn)
                 yield None
             axes.update((yield from self.axes(study_items[name], name)))
             step(0.8, f"Scene: transform of {name}")
@@ -225,7 +238,9 @@ class _Builder:
             self.remove(node)
         self.remove_unused_items(patient_item)
         progress(1.0, "done")
-        return SceneNodes(patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes)
+        return SceneNodes(
+            patient_item, study_items, volumes, segmentations, transforms, tables, series, chart, axes, opacities
+        )
 
     def node(self, class_name: str, key: str, name: str, item: int) -> Any:
         """Return this patient's node for ``key``, a new one where there is none, under an item of the subject hierarchy."""
@@ -311,6 +326,11 @@ class _Builder:
     def segmentation_path(self, timepoint: str) -> Path:
         return self.folder / "segmentations" / f"{timepoint}.seg.nrrd"
 
+    def opacities_path(self, timepoint: str) -> Path | None:
+        files = (item.map_file for item in self.analysis.lung_changes if item.timepoint == timepoint)
+        name = next((file for file in files if file is not None), None)
+        return None if name is None else self.folder / name
+
     def transform_path(self, timepoint: str) -> Path | None:
         record = next((item for item in self.analysis.alignments if item.timepoint == timepoint), None)
         return self.folder / record.transform_file if record and record.transform_file else None
@@ -319,7 +339,8 @@ class _Builder:
         names = [timepoint.name for timepoint in self.study.timepoints]
         segmented = {record.name for record in self.analysis.timepoints if record.segmentation != "none"}
         wanted = [self.segmentation_path(name) for name in names if name in segmented]
-        wanted += [path for name in names if (path := self.transform_path(name)) is not None]
+        for path_of in (self.opacities_path, self.transform_path):
+            wanted += [path for name in names if (path := path_of(name)) is not None]
         missing = [str(path) for path in wanted if not path.exists()]
         if unknown := sorted(set(volumes) - set(names)):
             raise StageError(f"The study has no time point named {', '.join(unknown)}.")
@@ -343,9 +364,19 @@ class _Builder:
         display.SetWindowLevel(*_WINDOWS[preset])
         return node
 
-    def reader(self, timepoint: str, volume: Any) -> Callable[[], Segmentation]:
-        """Return what reads the segmentation of a time point on the grid of its volume, without MRML."""
-        path, grid = self.segmentation_path(timepoint), grid_image(volume)
+    def uptake(self, item: int, timepoint: str, image: sitk.Image) -> None:
+        """Add the PET beside its CT, in the window that readers of FDG are used to."""
+        node = self.node("vtkMRMLScalarVolumeNode", f"pet/{timepoint}", f"{self.analysis.patient} {timepoint} PET", item)
+        fill_volume(node, image)
+        node.SetAttribute("DICOM.Modality", "PT")
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(*_SUV_WINDOW)
+
+    def reader(self, path: Path, volume: Any) -> Callable[[], Segmentation]:
+        """Return what reads a segmentation of a time point on the grid of its volume, without MRML."""
+        grid = grid_image(volume)
 
         def read() -> Segmentation:
             try:
@@ -378,6 +409,19 @@ class _Builder:
                 segment.SetTag(segment.GetTerminologyEntryTagName(), lung_terminology(segment.GetName()))
                 display.SetSegmentOpacity2DFill(segment_id, 0.0)
                 display.SetSegmentOpacity3D(segment_id, 0.15)
+        return node
+
+    def opacities(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Steps[Any]:
+        """Fill the segmentation of what is new in the lungs: tinted where it is, in its own colours."""
+        name = f"{self.analysis.patient} {timepoint} new lung opacities"
+        node = self.node("vtkMRMLSegmentationNode", f"opacities/{timepoint}", name, item)
+        yield from fill_segmentation_steps(self.mrml, node, drawn)
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetVisibility(False)
+        display.SetVisibility3D(False)
+        display.SetOpacity2DFill(0.4)
         return node
 
     def lesion_of(self, timepoint: str, segment: str) -> Lesion | None:

@@ -52,5 +52,21 @@ def write_patient(folder: Path, patient: str = "P001") -> tuple[Analysis, Study]
         masks += [("right lung", air & half), ("left lung", air & ~half)]
         whole = segmentation_from_arrays(masks, volumes[record.name])
         write_segmentation(whole, folder / "out" / "segmentations" / f"{record.name}.seg.nrrd")
+        if record.name == "followup-1":
+            new = [
+                ("new ground-glass", air & half & (np.arange(len(air)) < 8)[:, None, None]),
+                ("new consolidation", air & False),
+            ]
+            name = f"segmentations/{record.name}.opacities.seg.nrrd"
+            write_segmentation(segmentation_from_arrays(new, volumes[record.name]), folder / "out" / name)
+            analysis = dataclasses.replace(
+                analysis,
+                lung_changes=tuple(
+                    dataclasses.replace(item, map_file=name)
+                    if (item.timepoint, item.part) == (record.name, "both")
+                    else item
+                    for item in analysis.lung_changes
+                ),
+            )
         timepoints.append(Timepoint(record.name, datetime.date.fromisoformat(record.date), path))
     return dataclasses.replace(analysis, alignments=tuple(records)), Study(patient, tuple(timepoints), tumour="NSCLC")

@@ -117,7 +117,7 @@ def test_carried_contours_and_withheld_lung_change():
     }
     withheld = lung_change(
         volumes["baseline"], anatomies["baseline"], volumes[name], anatomies[name], None, "failed", timepoint=name
-    )
+    ).changes
     assert not any(item.assessable for item in withheld)
     assert withheld[0].new_ground_glass_ml is None
     quiet = lung_change(
@@ -129,7 +129,7 @@ def test_carried_contours_and_withheld_lung_change():
         "good",
         timepoint=name,
     )
-    assert quiet[0].assessable
+    assert quiet.changes[0].assessable
 
 
 def test_a_lesion_that_was_not_carried_over_is_not_called_gone():
@@ -201,8 +201,58 @@ def test_new_ground_glass_is_told_from_another_breath(breathing_mm: float):
             truth_transform(last, first.ct),
             "good",
             timepoint="followup-1",
-        )[0]
+        ).changes[0]
         found[wish] = both.new_ground_glass_ml + both.new_consolidation_ml
         if wish:
             assert found[wish] == pytest.approx(patient.truth.timepoints[-1].new_opacity_ml, rel=0.25)
     assert found[0.0] < 3.0
+
+
+def test_the_map_of_new_opacities_lies_on_the_follow_up():
+    scenario = replace(
+        lung_lesions(LesionPlan("lung", 20.0, "stable", 1.0), breathing_mm=-15.0, ground_glass_ml=70.0), noise_hu=12.0
+    )
+    late = replace(scenario.timepoints[-1], consolidation_ml=20.0)
+    patient = simulate_patient(
+        6, size="small", scenario=replace(scenario, timepoints=(*scenario.timepoints[:-1], late))
+    )
+    first, last = patient.at("baseline"), patient.at("followup-1")
+    transform = truth_transform(last, first.ct)
+    field = sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat64, [100, 90, 90], first.ct.GetOrigin(), [4.0] * 3
+    )
+    inverse = sitk.DisplacementFieldTransform(sitk.InvertDisplacementField(field))
+    found = lung_change(
+        first.ct,
+        first.anatomy,
+        last.ct,
+        last.anatomy,
+        transform,
+        "good",
+        timepoint="followup-1",
+        inverse=inverse,
+    )
+    map_ = found.opacities
+    assert [item.name for item in map_.segments] == ["new ground-glass", "new consolidation"]
+    assert map_.layers[0].GetSize() == last.ct.GetSize()
+    assert map_.layers[0].GetOrigin() == last.ct.GetOrigin()
+    known = sitk.GetArrayViewFromImage(last.opacities)
+    glass, solid = map_.array("new ground-glass"), map_.array("new consolidation")
+    milliliter = float(np.prod(last.ct.GetSpacing())) / 1000.0
+    assert 2.0 * ((glass | solid) & (known > 0)).sum() / ((glass | solid).sum() + (known > 0).sum()) > 0.75
+    assert 2.0 * (solid & (known == 2)).sum() / (solid.sum() + (known == 2).sum()) > 0.6
+    both = found.changes[0]
+    assert (glass.sum() + solid.sum()) * milliliter == pytest.approx(
+        both.new_ground_glass_ml + both.new_consolidation_ml, rel=0.1
+    )
+    withheld = lung_change(
+        first.ct,
+        first.anatomy,
+        last.ct,
+        last.anatomy,
+        None,
+        "failed",
+        timepoint="followup-1",
+        inverse=inverse,
+    )
+    assert withheld.opacities is None

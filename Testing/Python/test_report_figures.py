@@ -8,6 +8,8 @@ import SimpleITK as sitk
 from factories import DAYS, LESIONS, SHORT_OVER_LONG, example_analysis, example_images, movement
 
 from ImmunoRadiomicsLib.errors import CancelledError
+from ImmunoRadiomicsLib.images import segmentation_from_arrays
+from ImmunoRadiomicsLib.lesions.lung_change import CONSOLIDATION_COLOUR, GROUND_GLASS_COLOUR
 from ImmunoRadiomicsLib.report import KeyImage, key_images
 from ImmunoRadiomicsLib.report.figures import Panel, locally_rigid, scale_bar_mm, window_for
 
@@ -18,6 +20,7 @@ def turned(x: float, y: float, z: float) -> np.ndarray:
     )
 
 
+COLOURS = {"new ground-glass": GROUND_GLASS_COLOUR, "new consolidation": CONSOLIDATION_COLOUR}
 DIRECTIONS = {
     "axial": np.eye(3),
     "prone": np.diag([-1.0, -1.0, 1.0]),
@@ -365,3 +368,59 @@ def test_progress_runs_from_start_to_end(material):
     assert fractions[0] == 0.0
     assert fractions[-1] == 1.0
     assert fractions == sorted(fractions)
+
+
+def opacities(volumes, **balls):
+    """A map of what is new at followup-1: balls of given centre (LPS) and radius, by segment."""
+    image = volumes["followup-1"]
+    z, y, x = np.indices(image.GetSize()[::-1])
+    index = np.stack([x, y, z], axis=-1).astype(float)
+    points = np.array(image.GetOrigin()) + (index * image.GetSpacing()) @ np.array(image.GetDirection()).reshape(3, 3).T
+    masks = []
+    for name, key in (("new ground-glass", "glass"), ("new consolidation", "solid")):
+        centre, radius = balls.get(key, ((0.0, 0.0, 0.0), -1.0))
+        masks.append((name, np.linalg.norm(points - centre, axis=-1) < radius))
+    return {"followup-1": segmentation_from_arrays(masks, image, colours=COLOURS)}
+
+
+def test_what_is_new_in_the_lungs_is_pictured_where_it_lies(material, tmp_path):
+    volumes, _, transforms = material
+    at = np.array([-70.0, 10.0, 30.0])
+    there = np.array(transforms["followup-1"].TransformPoint(at.tolist()))
+    map_ = opacities(volumes, glass=(there, 24.0), solid=(there + np.array([0.0, 0.0, 60.0]), 13.0))
+    # Consolidation is bright.
+    solid = sitk.Cast(map_["followup-1"].mask("new consolidation"), sitk.sitkInt16)
+    dense = {**volumes, "followup-1": sitk.Maximum(volumes["followup-1"], solid * 1030 - 1000)}
+    made = key_images(example_analysis(), dense, {}, transforms, opacities=map_)
+    (group,) = [item for item in made if item.kind == "lungs"]
+    assert group.timepoint == "followup-1"
+    assert [(item.plane, item.view) for item in group.panels] == [
+        (plane, view) for plane in ("coronal", "axial") for view in ("own", "registered", "map")
+    ]
+    coronal = group.panels[2]
+    plain, picture = decoded(group.panels[1], tmp_path).astype(float), decoded(coronal, tmp_path).astype(float)
+    said = re.search(r"light blue \((\d+) cm² in this plane\)", coronal.description)
+    assert float(said[1]) == pytest.approx(np.pi * 2.4**2, rel=0.15)
+    coloured = np.ptp(picture, axis=2) > 8
+    rows, columns = np.nonzero(coloured)
+    assert coloured.sum() / 100.0 == pytest.approx(np.pi * (2.4**2 + 1.3**2), rel=0.15)
+    # Right at the left and the head at the top: where it lies in the picture is where it lies in the patient.
+    low = np.array(volumes["baseline"].GetOrigin())
+    high = np.array(volumes["baseline"].TransformIndexToPhysicalPoint([n - 1 for n in volumes["baseline"].GetSize()]))
+    glass = rows > rows.min() + 40
+    assert columns[glass].mean() == pytest.approx(at[0] - min(low[0], high[0]), abs=4.0)
+    assert rows[glass].mean() == pytest.approx(max(low[2], high[2]) - at[2], abs=4.0)
+    # Without colour ground glass is told from consolidation by its stripes, and from what was there by being lighter.
+    grey = picture @ [0.299, 0.587, 0.114]
+    solid = coloured & (np.indices(coloured.shape)[0] < rows.min() + 24)
+    assert np.ptp(grey[solid]) > 40
+    assert (grey - plain)[coloured & ~solid].mean() > 20
+
+
+def test_no_picture_where_nothing_is_new_or_nothing_is_aligned(material):
+    volumes, segmentations, _ = material
+    made = key_images(example_analysis(), *material, opacities=opacities(volumes))
+    assert not [item for item in made if item.kind == "lungs"]
+    map_ = opacities(volumes, glass=((-70.0, 10.0, 30.0), 24.0))
+    made = key_images(example_analysis(), volumes, segmentations, {}, opacities=map_)
+    assert not [item for item in made if item.kind == "lungs"]

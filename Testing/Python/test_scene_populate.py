@@ -12,7 +12,7 @@ from scene_patient import bent, write_patient
 from ImmunoRadiomicsLib.analysis import Analysis, LesionObservation
 from ImmunoRadiomicsLib.errors import CancelledError, InputError, StageError
 from ImmunoRadiomicsLib.images import read_segmentation, segmentation_from_arrays, write_segmentation
-from ImmunoRadiomicsLib.scene import Course, arrange_views, lesion_course, new_scene, populate_scene
+from ImmunoRadiomicsLib.scene import Course, arrange_views, lesion_course, new_scene, populate_scene, show_marks
 from ImmunoRadiomicsLib.scene.mrml import fill_volume, quiet, segment_terminology, volume_array, volume_grid
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
@@ -78,6 +78,30 @@ def test_volumes_keep_every_value_and_their_place(populated):
             np.testing.assert_allclose(ras, LPS_TO_RAS * image.TransformIndexToPhysicalPoint(index), atol=1e-9)
         display = node.GetDisplayNode()
         assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (1500, -600, 0)
+
+
+def test_a_pet_lies_beside_its_ct(patient, tmp_path):
+    folder, analysis, study = patient
+    image = sitk.Image(20, 22, 24, sitk.sitkFloat32)
+    image.SetSpacing((8.0, 8.0, 8.0))
+    image.SetOrigin((-80.0, -90.0, -95.0))
+    image[5, 6, 7] = 11.25
+    sitk.WriteImage(image, str(tmp_path / "suv.nrrd"))
+    first, *others = study.timepoints
+    with_pet = dataclasses.replace(study, timepoints=(dataclasses.replace(first, pet=tmp_path / "suv.nrrd"), *others))
+    scene = new_scene()
+    for _ in range(2):  # a second call fills the same node again
+        nodes = populate_scene(scene, analysis, with_pet, folder / "out")
+        found = [
+            scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(len(study.timepoints) + 1)
+        ]
+        (node,) = (item for item in found if item.GetAttribute("DICOM.Modality") == "PT")
+        assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == len(found)
+    np.testing.assert_array_equal(volume_array(node), sitk.GetArrayViewFromImage(image))
+    assert node.GetName() == f"P001 {first.name} PET"
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+    assert parent == hierarchy.GetItemParent(hierarchy.GetItemByDataNode(nodes.volumes[first.name]))
 
 
 def test_segments_lie_where_the_file_has_them_with_colour_and_code(populated):
@@ -345,7 +369,35 @@ def test_a_time_point_without_any_segment_has_an_empty_segmentation(patient, tmp
     arrange_views(scene, analysis, nodes)
 
 
-@pytest.mark.parametrize("damaged", ["segmentations/baseline.seg.nrrd", "transforms/followup-1.h5"])
+def test_new_opacities_of_the_lungs_have_a_segmentation_of_their_own(populated):
+    scene, nodes, (folder, _, study) = populated
+    assert list(nodes.opacities) == ["followup-1"]
+    node = nodes.opacities["followup-1"]
+    assert node.GetName() == "P001 followup-1 new lung opacities"
+    assert node.GetNodeReference("referenceImageGeometryRef") is nodes.volumes["followup-1"]
+    segmentation = node.GetSegmentation()
+    named = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    assert [item.GetName() for item in named] == ["new ground-glass", "new consolidation"]
+    image = sitk.ReadImage(str(study.timepoints[1 + [item.name for item in study.timepoints].index("baseline")].ct))
+    path = folder / "out" / "segmentations" / "followup-1.opacities.seg.nrrd"
+    glass = read_segmentation(path, image).array("new ground-glass")
+    centre = image.TransformContinuousIndexToPhysicalPoint(np.argwhere(glass).mean(axis=0)[::-1].tolist())
+    np.testing.assert_allclose(node.GetSegmentCenterRAS("new ground-glass"), LPS_TO_RAS * centre, atol=25.0)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node)
+    assert hierarchy.GetItemParent(item) == nodes.study_items["followup-1"]
+    assert not node.GetDisplayNode().GetVisibility()
+    show_marks(nodes, {"followup-1": ["vtkMRMLSliceNodeGreen"]})
+    assert node.GetDisplayNode().GetVisibility()
+    assert list(node.GetDisplayNode().GetViewNodeIDs()) == ["vtkMRMLSliceNodeGreen"]
+    show_marks(nodes, {"baseline": ["vtkMRMLSliceNodeRed"]})
+    assert not node.GetDisplayNode().GetVisibility()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["segmentations/baseline.seg.nrrd", "segmentations/followup-1.opacities.seg.nrrd", "transforms/followup-1.h5"],
+)
 @pytest.mark.parametrize("kept", [0.0, 0.5])
 def test_a_damaged_file_is_named(patient, tmp_path, damaged, kept):
     folder, analysis, study = patient
