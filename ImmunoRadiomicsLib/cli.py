@@ -461,6 +461,7 @@ def _add_settings(parser: argparse.ArgumentParser, *, criteria: bool = True) -> 
         metavar="NAME",
         help="auto, pyradiomics, or own, which needs no pyradiomics",
     )
+    parser.add_argument("--vessels", action="store_true", help="trace the vessels around lesions in the lung too")
     parser.add_argument(
         "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
     )
@@ -492,6 +493,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.seed,
         options.radiomics_engine,
         tuple(options.setting),
+        options.vessels,
     )
 
 

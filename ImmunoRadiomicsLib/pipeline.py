@@ -57,8 +57,10 @@ from .images import (
     write_volume,
 )
 from .inputs import Inputs, read_inputs
+from .lesions.find import LOW_LOCAL_ALIGNMENT
 from .lesions.lung_change import lung_change
 from .lesions.names import is_organ
+from .lesions.vessels import measure_vessels
 from .progress import Progress, part, silent
 from .readings import measurements_of
 from .serialise import from_json, to_json
@@ -99,6 +101,7 @@ class Settings:
     ``preset`` and ``lung_preset`` name extraction presets (or give the path of a pyradiomics parameter file), ``engine`` the
     alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
     ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
+    ``vessels`` traces the vessels around lesions in the lung too, which takes some seconds for each lesion and time point.
     """
 
     preset: str = "ct-lesion"
@@ -108,6 +111,7 @@ class Settings:
     seed: int = 0
     radiomics_engine: str = "auto"
     criteria: tuple[str, ...] = ()
+    vessels: bool = False
 
     def __post_init__(self) -> None:
         _ = self.protocol
@@ -561,7 +565,8 @@ class _Run:
         return mask
 
     def _extract(self) -> None:
-        key = self._key("extract", self.hashes, self.preset.sha256, self.lung_preset.sha256, self.settings.engine)
+        chosen = self.preset.sha256, self.lung_preset.sha256, self.settings.engine, self.settings.vessels
+        key = self._key("extract", self.hashes, *chosen)
 
         def extract(progress: Progress) -> bool:
             self.features = radiomics.extract(
@@ -571,9 +576,13 @@ class _Run:
                 lung_preset=self.lung_preset,
                 jobs=self.settings.jobs,
                 cache=self.workspace.cache / "radiomics",
-                progress=progress,
+                progress=part(progress, 0.0, 0.8) if self.settings.vessels else progress,
                 engine=self.settings.radiomics_engine,
             )
+            if self.settings.vessels:
+                in_lung = {item.id for item in self.lesions if item.organ == "lung"}
+                around = part(progress, 0.8, 1.0)
+                self.features += measure_vessels(self.inputs.volumes, self.regions, in_lung, progress=around)
             days = {item.name: self.study.day(item) for item in self.study.timepoints}
             deltas = radiomics.feature_deltas(self.features, days, self.study.baseline.name)
             self.deltas = tuple(self._withheld(item) for item in deltas)
@@ -582,10 +591,10 @@ class _Run:
         self._stage("extract", key, extract)
 
     def _withheld(self, delta: FeatureDelta) -> FeatureDelta:
-        """Empty a change that rests on a failed alignment."""
+        """Empty a change that rests on a failed alignment; flag that of a lesion where the scans do not lie well on each other."""
         timepoints = {delta.earlier, delta.later} - {self.study.baseline.name}
         if timepoints <= set(self.transforms):
-            return delta
+            return replace(delta, caution=_caution(delta, self.lesions))
         reason = f"{', '.join(sorted(timepoints - set(self.transforms)))} could not be aligned with the baseline"
         return replace(delta, reason=reason, values={}, log_ratios={})
 
@@ -798,6 +807,18 @@ class _Run:
 
     def _hashes_of(self, timepoint: Timepoint) -> list[tuple[str, str]]:
         return [(key, value) for key, value in self.hashes.items() if key.startswith(f"{timepoint.name}.")]
+
+
+def _caution(delta: FeatureDelta, lesions_found: Sequence[Lesion]) -> str | None:
+    """Say where the scans do not lie well on each other at the lesion of a change."""
+    lesion = next((item for item in lesions_found if item.id == delta.lesion), None)
+    seen = [] if lesion is None else [lesion.at(delta.earlier), lesion.at(delta.later)]
+    poor = [
+        f"{item.timepoint} does not lie well on the baseline here (local correlation {item.local_alignment:.2f})"
+        for item in seen
+        if item is not None and item.local_alignment is not None and item.local_alignment < LOW_LOCAL_ALIGNMENT
+    ]
+    return "; ".join(poor) or None
 
 
 def software_version() -> str:

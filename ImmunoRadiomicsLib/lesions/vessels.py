@@ -10,7 +10,7 @@ Points are in mm in the order x, y, z of the image's physical space (LPS); array
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,8 +23,10 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from scipy.stats import kurtosis, skew
 
+from ..analysis import Features
 from ..errors import InputError
-from ..progress import Progress, silent
+from ..images import RegionMask
+from ..progress import Progress, part, silent
 
 GRID_MM = 0.7
 WIDTHS_MM = (0.8, 1.3, 2.0)
@@ -35,6 +37,7 @@ _LOWEST_VESSELNESS = 0.15
 _NOISE_HU = 60.0
 SHORTEST_BRANCH_MM = 6.0
 REACH_MM = 15.0
+VESSEL_REGION = "vessels"
 _SMALLEST_PIECE_MM3 = 15.0
 _WALL_COST = 60.0
 _SMOOTHING_MM = 0.3
@@ -107,6 +110,56 @@ def vessel_features(vessels: Vessels) -> dict[str, float | None]:
     return values
 
 
+def measure_vessels(
+    volumes: Mapping[str, sitk.Image],
+    regions: Sequence[RegionMask],
+    lesions: Collection[str],
+    *,
+    reach_mm: float = REACH_MM,
+    progress: Progress = silent,
+) -> tuple[Features, ...]:
+    """Return the statistics of the vessels around lesions as features of the region `vessels`, one for each lesion and time point.
+
+    Parameters
+    ----------
+    volumes
+        The CT in HU of each time point.
+    regions
+        The regions of lesions and lungs; `core` and `lungs` are read. Other lesions are no part of the lungs.
+    lesions
+        The lesions to look around, such as those in the lungs.
+    reach_mm
+        How far from the lesion a vessel counts.
+    """
+    lungs = {item.timepoint: item for item in regions if item.lesion is None and item.region == "lungs"}
+    cores = [item for item in regions if item.region == "core" and item.lesion in lesions]
+    found = []
+    for number, core in enumerate(cores):
+        told = part(progress, number / len(cores), (number + 1) / len(cores))
+        ct, around = volumes[core.timepoint], lungs.get(core.timepoint)
+        vessels, voxels = None, 0
+        if core.voxels.any() and around is not None:
+            box = _box_around(core, ct, reach_mm)
+            shape = tuple(item.stop - item.start for item in box)
+            inside, near = (_inside(item, box, shape) for item in (core, around))
+            crop = ct[box[2].start : box[2].stop, box[1].start : box[1].stop, box[0].start : box[0].stop]
+            search = _search(inside, near, np.array(ct.GetSpacing()[::-1]), reach_mm)
+            voxels = int(search.sum())
+            vessels = trace_vessels(crop, search, progress=told) if voxels else None
+        found.append(
+            Features(
+                core.timepoint,
+                core.lesion,
+                VESSEL_REGION,
+                voxels,
+                None if vessels else f"no lung within {reach_mm:g} mm of the lesion",
+                vessel_features(vessels) if vessels else {},
+            )
+        )
+    progress(1.0, "vessels")
+    return tuple(found)
+
+
 def vessels_around(
     ct: sitk.Image, lesion: np.ndarray, lungs: np.ndarray, *, reach_mm: float = REACH_MM, progress: Progress = silent
 ) -> Vessels:
@@ -127,19 +180,42 @@ def vessels_around(
     shape = ct.GetSize()[::-1]
     if lesion.shape != shape or lungs.shape != shape:
         raise InputError(f"The masks are {lesion.shape} and {lungs.shape} voxels; the CT is {shape}.")
-    inside = lesion.astype(bool)
-    if not inside.any():
+    core = RegionMask.from_array("", "", "core", lesion.astype(bool))
+    if not core.voxels.any():
         raise InputError("The lesion is empty; there is nothing to look around.")
-    spacing = np.array(ct.GetSpacing()[::-1])
-    places = np.argwhere(inside)
-    margin = np.ceil((reach_mm + 3 * WIDTHS_MM[-1]) / spacing).astype(int)
-    low, high = np.maximum(places.min(axis=0) - margin, 0), np.minimum(places.max(axis=0) + margin + 1, shape)
-    box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
-    distance = ndimage.distance_transform_edt(~inside[box], sampling=spacing)
-    # A voxel and a half of partial volume around the lesion looks like a wall, and its spicules like vessels.
-    search = (distance <= reach_mm) & (distance > 1.5 * spacing.max()) & lungs[box].astype(bool)
+    box = _box_around(core, ct, reach_mm)
+    search = _search(lesion[box].astype(bool), lungs[box].astype(bool), np.array(ct.GetSpacing()[::-1]), reach_mm)
     crop = ct[box[2].start : box[2].stop, box[1].start : box[1].stop, box[0].start : box[0].stop]
     return trace_vessels(crop, search, progress=progress)
+
+
+def _box_around(core: RegionMask, ct: sitk.Image, reach_mm: float) -> tuple[slice, ...]:
+    """Return the part of the CT that vessels within reach are traced in, with what the widest filter sees beyond."""
+    margin = np.ceil((reach_mm + 3 * WIDTHS_MM[-1]) / np.array(ct.GetSpacing()[::-1])).astype(int)
+    return tuple(
+        slice(max(0, start - int(more)), min(whole, start + size + int(more)))
+        for start, size, more, whole in zip(core.offset_zyx, core.voxels.shape, margin, ct.GetSize()[::-1], strict=True)
+    )
+
+
+def _inside(region: RegionMask, box: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the part of a region in a box as a bool array."""
+    mask = np.zeros(shape, dtype=bool)
+    here, there = [], []
+    for start, size, part_of in zip(region.offset_zyx, region.voxels.shape, box, strict=True):
+        first, last = max(start, part_of.start), min(start + size, part_of.stop)
+        if last <= first:
+            return mask
+        here.append(slice(first - part_of.start, last - part_of.start))
+        there.append(slice(first - start, last - start))
+    mask[tuple(here)] = region.voxels[tuple(there)]
+    return mask
+
+
+def _search(lesion: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, reach_mm: float) -> np.ndarray:
+    distance = ndimage.distance_transform_edt(~lesion, sampling=spacing)
+    # A voxel and a half of partial volume around the lesion looks like a wall, and its spicules like vessels.
+    return np.asarray((distance <= reach_mm) & (distance > 1.5 * spacing.max()) & lungs)
 
 
 def trace_vessels(ct: sitk.Image, search: np.ndarray | None = None, *, progress: Progress = silent) -> Vessels:

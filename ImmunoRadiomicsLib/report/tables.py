@@ -71,6 +71,7 @@ DELTA_COLUMNS = (
     "log_ratio",
     "per_month",
     "reason",
+    "caution",
 )
 RESPONSE_COLUMNS = (
     "patient",
@@ -180,10 +181,10 @@ def _delta_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
         start = (findings.patient, item.lesion, item.region)
         between = (item.earlier, item.later, item.days)
         if not item.values:
-            yield (*start, None, *between, None, None, None, None, item.reason)
+            yield (*start, None, *between, None, None, None, None, item.reason, item.caution)
         for name, (absolute, relative, per_month) in item.values.items():
             change = (_number(absolute), _number(relative), _number(item.log_ratios.get(name)), _number(per_month))
-            yield (*start, name, *between, *change, item.reason)
+            yield (*start, name, *between, *change, item.reason, item.caution)
 
 
 def _response_rows(findings: Findings, response: Response) -> Iterator[tuple[Cell, ...]]:

@@ -9,7 +9,14 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from ImmunoRadiomicsLib.errors import InputError
-from ImmunoRadiomicsLib.lesions.vessels import trace_vessels, vessel_features, vessel_names, vessels_around
+from ImmunoRadiomicsLib.images import RegionMask
+from ImmunoRadiomicsLib.lesions.vessels import (
+    measure_vessels,
+    trace_vessels,
+    vessel_features,
+    vessel_names,
+    vessels_around,
+)
 
 SPACING_MM = (0.75, 0.75, 1.25)
 FINER = 3
@@ -109,3 +116,26 @@ def test_around_a_lesion_only_what_is_near_and_outside_counts() -> None:
         vessels_around(image, np.zeros_like(lesion), lesion)
     with pytest.raises(InputError, match="voxels"):
         vessels_around(image, lesion[1:], lesion)
+
+
+def test_features_of_a_patient_are_those_around_each_lesion() -> None:
+    image = scan([(arc((10, 12, 6), (34, 12, 50)), 1.5)])
+    lesion = np.zeros(image.GetSize()[::-1], dtype=bool)
+    lesion[20:26, 4:10, 24:32] = True
+    far = np.roll(lesion, 45, axis=1)
+    lungs = np.ones_like(lesion)
+    lungs[:, 40:] = False
+    regions = [
+        RegionMask.from_array("baseline", None, "lungs", lungs & ~lesion),
+        RegionMask.from_array("baseline", "L1", "core", lesion),
+        RegionMask.from_array("baseline", "L1", "border", lesion),
+        RegionMask.from_array("baseline", "L2", "core", far),
+        RegionMask.from_array("baseline", "L3", "core", far),
+    ]
+    first, second = measure_vessels({"baseline": image}, regions, {"L1", "L2"}, reach_mm=6)
+    assert (first.timepoint, first.lesion, first.region, first.reason) == ("baseline", "L1", "vessels", None)
+    assert first.values == vessel_features(vessels_around(image, lesion, lungs & ~lesion, reach_mm=6))
+    assert first.values["vessels_Branches"]
+    assert first.voxels > 1000
+    assert (second.lesion, second.voxels, second.values) == ("L2", 0, {})
+    assert second.reason == "no lung within 6 mm of the lesion"

@@ -262,7 +262,7 @@ def test_what_an_earlier_analysis_had_more_is_removed_and_foreign_nodes_stay(pop
     assert note.GetScene() is scene
     assert set(again.volumes) == {"baseline", "followup-1"}
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 3  # two of lesions, one of new opacities
     assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 8
     assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsDisplayNode") == 8
     assert scene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 3
