@@ -105,8 +105,8 @@ def vessel_features(vessels: Vessels) -> dict[str, float | None]:
             (np.mean(numbers), np.max(numbers), np.std(numbers)) if numbers else (None, None, None),
             (skew(numbers), kurtosis(numbers)) if many else (None, None),
         )
-        for part, value in zip(_FEATURES, (*found[0], *found[1]), strict=True):
-            values[f"vessels_{name}{part}"] = None if value is None else float(value)
+        for statistic, value in zip(_FEATURES, (*found[0], *found[1]), strict=True):
+            values[f"vessels_{name}{statistic}"] = None if value is None else float(value)
     return values
 
 
