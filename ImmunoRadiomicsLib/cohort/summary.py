@@ -39,7 +39,7 @@ def write_summary(result: Path, folder: Path) -> None:
     summary["flags"] = [{**flag, "evidence": [], "counterfactuals": [], "definitions": []} for flag in content["flags"]]
     summary |= {"lesions": len(content["lesions"]), "warnings": len(content["warnings"])}
     write_text(folder / SUMMARY_FILE, json.dumps(summary, ensure_ascii=False) + "\n")
-    lesions = _training_rows(result)
+    lesions = _training_rows(result, content["baseline"])
     columns = sorted({name for values in lesions.values() for name in values})
     with whole_file(folder / TRAINING_FILE) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def _training_rows(result: Path) -> dict[str, dict[str, str]]:
+def _training_rows(result: Path, baseline: str) -> dict[str, dict[str, str]]:
     """Return the measurements of every lesion by their names in the training table, those of the lungs with each.
 
     Changes are relative, from the baseline: `delta.` to the first follow-up, `delta-NAME.` to a later one.
@@ -68,11 +68,12 @@ def _training_rows(result: Path) -> dict[str, dict[str, str]]:
         values = lesions.setdefault(row["lesion"], {})
         if row["value"]:
             values[f"{row['timepoint']}.{row['region']}.{row['feature']}"] = row["value"]
-    changes = list(_rows(result / "delta.csv"))
+    # A scan before the baseline has a change too, which leads to the baseline.
+    changes = [row for row in _rows(result / "delta.csv") if row["earlier"] == baseline]
     days = {row["later"]: int(row["days"]) for row in changes}
-    later = [name for name in sorted(days, key=lambda name: days[name]) if days[name] > 0]
+    later = sorted(days, key=lambda name: days[name])
     for row in changes:
-        if row["later"] in later and row["relative"]:
+        if row["relative"]:
             prefix = "delta" if row["later"] == later[0] else f"delta-{row['later']}"
             lesions.setdefault(row["lesion"], {})[f"{prefix}.{row['region']}.{row['feature']}"] = row["relative"]
     lungs = lesions.pop("", {})
