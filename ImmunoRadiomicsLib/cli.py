@@ -25,7 +25,7 @@ from .study import Study
 
 if TYPE_CHECKING:
     from . import training
-    from .pipeline import Settings
+    from .order import Settings
 
 DEMO_SEED = 7
 _STAGE_HELP = {
@@ -483,7 +483,7 @@ def _not_negative(text: str) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from .pipeline import Settings
+    from .order import Settings
 
     return Settings(
         options.preset,

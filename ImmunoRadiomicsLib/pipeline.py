@@ -6,7 +6,6 @@ Each stage is a pure function of its inputs; this file only reads, hands on, kee
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -15,15 +14,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from . import SOURCE_VERSION, alignment, classifiers, lesions, radiomics, report, response
+from . import alignment, classifiers, lesions, radiomics, report, response
 from .alignment.local import LocalMap
 from .analysis import (
     SCHEMA_VERSION,
@@ -44,13 +42,12 @@ from .analysis import (
     StageResult,
     TimepointRecord,
 )
-from .errors import InputError, MissingDependencyError
-from .files import sha256_of, write_text
+from .errors import MissingDependencyError
+from .files import write_text
 from .finished import read_lists, read_regions, write_found
 from .images import (
     RegionMask,
     Segmentation,
-    image_sha256,
     read_segmentation,
     segmentation_from_regions,
     write_segmentation,
@@ -61,10 +58,11 @@ from .lesions.find import LOW_LOCAL_ALIGNMENT
 from .lesions.lung_change import lung_change
 from .lesions.names import is_organ
 from .lesions.vessels import measure_vessels
+from .order import Order, Settings, software_packages, software_version
 from .progress import Progress, part, silent
 from .readings import measurements_of
 from .serialise import from_json, to_json
-from .study import TIMEPOINT_FILES, Study, Timepoint, parse_study, study_warnings
+from .study import Study, Timepoint, study_warnings
 from .workspace import (
     PROVENANCE_FILE,
     RESULT_FILE,
@@ -92,40 +90,6 @@ _WEIGHTS = {
     "report": 6,
     "finish": 8,
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user may choose about a run.
-
-    ``preset`` and ``lung_preset`` name extraction presets (or give the path of a pyradiomics parameter file), ``engine`` the
-    alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
-    ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
-    ``vessels`` traces the vessels around lesions in the lung too, which takes some seconds for each lesion and time point.
-    """
-
-    preset: str = "ct-lesion"
-    lung_preset: str = "ct-lung"
-    engine: str = "auto"
-    jobs: int = 1
-    seed: int = 0
-    radiomics_engine: str = "auto"
-    criteria: tuple[str, ...] = ()
-    vessels: bool = False
-
-    def __post_init__(self) -> None:
-        _ = self.protocol
-
-    @property
-    def protocol(self) -> response.ResponseSettings:
-        """What the response criteria go by; a scan without any assessment is NE here."""
-        standard = response.ResponseSettings(best=response.BestResponseSettings(missing_as_ne=True))
-        return response.with_settings(standard, self.criteria)
-
-    @property
-    def record(self) -> dict[str, str | int | float | bool | None]:
-        """The settings as provenance keeps them."""
-        return {**to_json(self), "criteria": ", ".join(self.criteria)}
 
 
 def analyze(
@@ -161,11 +125,11 @@ def analyze(
     CancelledError
         If the progress asked to stop; finished stages are kept for the next run.
     """
-    order = _Order.of(source, out, settings, cache, "all" if finish is None else "all and more")
+    order = Order.of(source, out, settings, cache, "all" if finish is None else "all and more")
     if order.is_done:
         progress(1.0, "done before: nothing has changed since")
         return from_json(Analysis, json.loads((order.workspace.out / RESULT_FILE).read_text(encoding="utf-8")))
-    run = order.run(progress)
+    run = _Run.of(order, progress)
     with run.workspace as workspace:
         result = run.whole(finish)
         workspace.publish()
@@ -183,97 +147,16 @@ def run_stage(
     cache: Path | None = None,
 ) -> StageResult:
     """Run the pipeline up to one stage and write that stage's files; parameters and errors are those of ``analyze``."""
-    order = _Order.of(source, out, settings, cache, stage)
+    order = Order.of(source, out, settings, cache, stage)
     if order.is_done:
         progress(1.0, "done before: nothing has changed since")
         return from_json(StageResult, json.loads((order.workspace.out / STAGE_FILE).read_text(encoding="utf-8")))
-    run = order.run(progress)
+    run = _Run.of(order, progress)
     with run.workspace as workspace:
         result = run.until(stage)
         workspace.publish()
     progress(1.0, "done")
     return result
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What was asked for, checked as far as that is possible without reading images.
-
-    ``hashes`` are those of the input files, ``sha256`` names everything that the result depends on; both are empty where the study
-    or a file of it cannot be read, which ``run`` then says.
-    """
-
-    source: Study | Path
-    settings: Settings
-    presets: tuple[radiomics.Preset, radiomics.Preset]
-    workspace: Workspace
-    hashes: dict[str, str]
-    sha256: str
-
-    @classmethod
-    def of(cls, source: Study | Path, out: Path, settings: Settings | None, cache: Path | None, extent: str) -> _Order:
-        settings = settings or Settings()
-        presets = radiomics.load_preset(settings.preset), radiomics.load_preset(settings.lung_preset)
-        if settings.engine not in alignment.ENGINES or settings.engine == "user":
-            known = ", ".join(name for name in alignment.ENGINES if name != "user")
-            raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
-        workspace = Workspace(out, cache)
-        study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
-        if study is None or problems:
-            return cls(source, settings, presets, workspace, {}, "")
-        files = [path for item in study.timepoints for path in _files_of(item).values()]
-        workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
-        try:
-            hashes = _hashes_of_inputs(study)
-        except OSError:
-            return cls(source, settings, presets, workspace, {}, "")
-        told = [
-            {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
-        ]
-        # How many processes share the work does not change what they find.
-        chosen = {key: value for key, value in to_json(settings).items() if key not in ("jobs", "criteria")}
-        return cls(
-            source,
-            settings,
-            presets,
-            workspace,
-            hashes,
-            fingerprint(
-                code_fingerprint(),
-                _packages(settings),
-                extent,
-                hashes,
-                told,
-                replace(study, timepoints=()),
-                chosen,
-                to_json(settings.protocol),
-                [item.sha256 for item in presets],
-            ),
-        )
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the output folder has this result already."""
-        return bool(self.sha256) and self.workspace.holds(self.sha256)
-
-    def run(self, progress: Progress) -> _Run:
-        """Read the study and its images, and check them before anything is written."""
-        progress(0.0, "read: study and images")
-        inputs = read_inputs(self.source)
-        return _Run(inputs, self.settings, self.presets, self.workspace, self.hashes, self.sha256, progress)
-
-
-def _files_of(timepoint: Timepoint) -> dict[str, Path]:
-    """Return the files of a time point by what they are."""
-    return {key: path for key in TIMEPOINT_FILES if (path := getattr(timepoint, key)) is not None}
-
-
-def _hashes_of_inputs(study: Study) -> dict[str, str]:
-    return {
-        f"{item.name}.{key}": image_sha256(path) if key in ("ct", "segmentation", "pet") else sha256_of(path)
-        for item in study.timepoints
-        for key, path in _files_of(item).items()
-    }
 
 
 class _Run:
@@ -310,6 +193,13 @@ class _Run:
         self.deltas: tuple[FeatureDelta, ...] = ()
         self.flags: tuple[Flag, ...] = ()
         self.context: tuple[ContextScore, ...] = ()
+
+    @classmethod
+    def of(cls, order: Order, progress: Progress) -> _Run:
+        """Read the study and its images, and check them before anything is written."""
+        progress(0.0, "read: study and images")
+        inputs = read_inputs(order.source)
+        return cls(inputs, order.settings, order.presets, order.workspace, order.hashes, order.sha256, progress)
 
     def until(self, stage: StageName) -> StageResult:
         """Run the stages up to one and write its files into the result folder."""
@@ -697,7 +587,7 @@ class _Run:
             created=self.started.isoformat(timespec="seconds"),
             python=sys.version.split()[0],
             platform=platform.platform(),
-            packages=_packages(self.settings),
+            packages=software_packages(self.settings),
             inputs_sha256=self.hashes,
             stages=tuple(self.records),
             seed=self.settings.seed,
@@ -819,23 +709,6 @@ def _caution(delta: FeatureDelta, lesions_found: Sequence[Lesion]) -> str | None
         if item is not None and item.local_alignment is not None and item.local_alignment < LOW_LOCAL_ALIGNMENT
     ]
     return "; ".join(poor) or None
-
-
-def software_version() -> str:
-    """Return the version of the installed distribution, or of the source where it is not installed (inside Slicer)."""
-    try:
-        return version("immunoradiomics")
-    except PackageNotFoundError:
-        return SOURCE_VERSION
-
-
-def _packages(settings: Settings) -> dict[str, str]:
-    """Return the versions of what computes the result, by name; what is not installed is left out."""
-    packages = {"SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__}
-    packages |= radiomics.software_versions(settings.radiomics_engine)
-    with contextlib.suppress(PackageNotFoundError):
-        packages["slicer-core"] = version("slicer-core")
-    return dict(sorted(packages.items()))
 
 
 def _cpu_seconds() -> float:

@@ -26,7 +26,8 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 
 from ImmunoRadiomicsLib.alignment import read_transform, transform_points
 from ImmunoRadiomicsLib.analysis import Lesion, StageResult
-from ImmunoRadiomicsLib.pipeline import Settings, run_stage
+from ImmunoRadiomicsLib.order import Settings
+from ImmunoRadiomicsLib.pipeline import run_stage
 from ImmunoRadiomicsLib.simulation import random_scenario, simulate_patient, write_patient
 
 POINTS = 4000

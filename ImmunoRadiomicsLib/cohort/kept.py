@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..files import write_text
-from ..pipeline import Settings
+from ..order import Settings
 from ..study import TIMEPOINT_FILES, parse_study
 from ..workspace import code_fingerprint, fingerprint
 from .listing import CohortPatient

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_text
-from ..pipeline import RESEARCH_USE_ONLY, software_version
+from ..order import software_version
+from ..pipeline import RESEARCH_USE_ONLY
 from ..response.plots import PatientResponse, cohort_plots
 from .listing import Cohort
 from .tables import FLAGS, PatientResult

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from .. import radiomics
 from ..errors import BusyError, InputError
 from ..files import write_text
-from ..pipeline import Settings
+from ..order import Settings
 from ..progress import Progress, silent
 from ..workspace import code_fingerprint, lock
 from .kept import is_kept, key_of

@@ -16,7 +16,8 @@ from ..dicom.clinical import ClinicalRow, clinical_row
 from ..dicom.importing import import_folder
 from ..errors import BusyError, CancelledError, ImmunoRadiomicsError, InputError
 from ..files import write_text
-from ..pipeline import Settings, analyze
+from ..order import Settings
+from ..pipeline import analyze
 from ..radiomics import load_preset
 from ..study import Study, load_study
 from ..workspace import code_fingerprint

@@ -15,6 +15,7 @@ from ImmunoRadiomicsLib.analysis import Lesion, LesionObservation
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.inputs import read_inputs
+from ImmunoRadiomicsLib.order import Order
 from ImmunoRadiomicsLib.progress import silent
 from ImmunoRadiomicsLib.study import load_study
 
@@ -214,7 +215,7 @@ def test_a_seed_below_zero_is_refused_at_once(arguments: list[str], capsys: pyte
 
 def test_one_scan_under_two_dates_is_said(folder: Path) -> None:
     def said() -> list[str]:
-        run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
+        run = pipeline._Run.of(Order.of(folder / "study.yaml", folder / "out", None, None, "all"), silent)
         return [warning for warning in run.warnings if "same CT" in warning]
 
     assert said() == ["followup-1 is the same CT as baseline: check the paths in study.yaml."]
@@ -241,7 +242,7 @@ def test_new_lesions_are_denied_only_where_a_reader_looked(
 ) -> None:
     if change:
         edit(change, "")(folder)
-    run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
+    run = pipeline._Run.of(Order.of(folder / "study.yaml", folder / "out", None, None, "all"), silent)
     observations = (seen("baseline", "measured", 30.0), seen("followup-1", status, size))
     run.lesions = (Lesion("L1", "lung", "given", "target", "", False, observations),)
     run.transforms = {"followup-1": sitk.Transform()} if aligned else {}
@@ -250,7 +251,7 @@ def test_new_lesions_are_denied_only_where_a_reader_looked(
 
 
 def test_a_follow_up_without_any_lesion_is_a_visit_that_is_not_evaluable(folder: Path) -> None:
-    run = pipeline._Order.of(folder / "study.yaml", folder / "out", None, None, "all").run(silent)
+    run = pipeline._Run.of(Order.of(folder / "study.yaml", folder / "out", None, None, "all"), silent)
     found = run._respond()
     assert [(item.timepoint, item.recist, item.irecist) for item in found.visits] == [("followup-1", "NE", "NE")]
     assert (found.best_recist, found.best_recist_confirmed, found.best_irecist) == ("NE", "NE", "NE")

@@ -32,7 +32,7 @@ from ImmunoRadiomicsLib.cohort.summary import write_summary
 from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
-from ImmunoRadiomicsLib.pipeline import Settings
+from ImmunoRadiomicsLib.order import Settings
 from ImmunoRadiomicsLib.serialise import to_json
 from ImmunoRadiomicsLib.study import Study, Timepoint
 

@@ -21,7 +21,7 @@ ORDER = (
     {"__init__", "errors", "progress", "resources", "files", "analysis", "study", "images", "serialise", "transforms"},
     {"alignment", "lesions", "radiomics", "response", "simulation", "dicom"},
     {"classifiers"},
-    {"report", "training", "workspace", "inputs", "readings", "finished"},
+    {"report", "training", "workspace", "inputs", "readings", "finished", "order"},
     {"pipeline"},
     {"scene", "schemas", "cohort"},
     {"cli", "display", "__main__"},
