@@ -11,6 +11,7 @@ import datetime
 import math
 import types
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,14 @@ def _first_that_fits(kinds: list[Any], data: Any, where: str) -> Any:
     raise InputError(problems)
 
 
+@cache
+def _hints_of(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _dataclass_from_json(kind: type, data: Any, where: str) -> Any:
     _expect(isinstance(data, dict), "an object", data, where)
-    hints = typing.get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind)}
+    hints, fields = _hints_of(kind), {item.name: item for item in dataclasses.fields(kind)}
     if unknown := sorted(set(data) - set(fields)):
         raise InputError(
             f"{where or kind.__name__}: unknown entry {', '.join(unknown)}; it was written by another version."

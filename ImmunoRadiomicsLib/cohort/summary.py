@@ -22,7 +22,10 @@ TRAINING_FILE = "training.csv"
 
 @dataclass(frozen=True)
 class PatientSummary:
-    """Scans, alignments, response and flags of a patient, without the evidence, and how many lesions and warnings there are."""
+    """Scans, alignments, response and flags of a patient, and how many lesions and warnings there are.
+
+    What explains response and flags is left out: the driver holds the summaries of all patients.
+    """
 
     timepoints: tuple[TimepointRecord, ...]
     alignments: tuple[AlignmentRecord, ...]
@@ -35,7 +38,9 @@ class PatientSummary:
 def write_summary(result: Path, folder: Path) -> None:
     """Write summary.json and training.csv of the patient whose output folder is ``result``."""
     content = json.loads((result / "analysis.json").read_text(encoding="utf-8"))
-    summary: dict[str, Any] = {name: content[name] for name in ("timepoints", "alignments", "response")}
+    summary: dict[str, Any] = {name: content[name] for name in ("timepoints", "alignments")}
+    shortened = {"hyperprogression": [], "dissociated": [], "warnings": [], "narrative": ""}
+    summary["response"] = {**content["response"], **shortened}
     summary["flags"] = [{**flag, "evidence": [], "counterfactuals": [], "definitions": []} for flag in content["flags"]]
     summary |= {"lesions": len(content["lesions"]), "warnings": len(content["warnings"])}
     write_text(folder / SUMMARY_FILE, json.dumps(summary, ensure_ascii=False) + "\n")

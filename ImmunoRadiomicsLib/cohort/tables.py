@@ -56,6 +56,8 @@ _QUALITY_COLUMNS = (
     "alignment_reasons",
     "warnings",
 )
+# Readers of Parquet skip whole groups of rows: few and large ones are read fastest.
+_ROWS_OF_A_GROUP = 200_000
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
 
 
 def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:
-    """Write all features as one Parquet table, a row group per patient.
+    """Write all features as one Parquet table.
 
     Raises
     ------
@@ -218,9 +220,15 @@ def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:
 
     types = {name: pyarrow.float64() if name == "value" else pyarrow.string() for name in FEATURE_COLUMNS}
     as_typed = arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-    # Threads would change nothing but the order in which memory is asked for; the driver needs no second one.
-    alone = arrow_csv.ReadOptions(use_threads=False, block_size=16 << 20)
+    # The driver needs no second thread: the cores belong to the workers.
+    alone = arrow_csv.ReadOptions(use_threads=False)
     with whole_file(path) as temporary, ExitStack() as stack:
         writer = stack.enter_context(parquet.ParquetWriter(temporary, pyarrow.schema(types.items())))
+        waiting: list[pyarrow.Table] = []
         for item in finished:
-            writer.write_table(arrow_csv.read_csv(item.table("features"), alone, convert_options=as_typed))
+            waiting.append(arrow_csv.read_csv(item.table("features"), alone, convert_options=as_typed))
+            if sum(len(table) for table in waiting) >= _ROWS_OF_A_GROUP:
+                writer.write_table(pyarrow.concat_tables(waiting).combine_chunks())
+                waiting.clear()
+        if waiting:
+            writer.write_table(pyarrow.concat_tables(waiting).combine_chunks())
