@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ImmunoRadiomicsLib.report.dicom import codes
 from ImmunoRadiomicsLib.schemas import schemas
+from ImmunoRadiomicsLib.study import Acquisition, Clinical, LesionLink, LesionSpec, Study, Timepoint, Treatment
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "ImmunoRadiomicsLib"
@@ -126,3 +129,21 @@ def test_no_machine_path_is_in_the_project() -> None:
 def test_no_patient_image_is_in_the_project() -> None:
     for path in tracked_files():
         assert not path.name.lower().endswith((".nrrd", ".nii", ".nii.gz", ".mha", ".dcm", ".h5")), path
+
+
+def test_every_key_of_a_study_is_described() -> None:
+    text = (ROOT / "Docs" / "STUDY.md").read_text(encoding="utf-8")
+    kinds = (Study, Treatment, Clinical, Timepoint, LesionSpec, LesionLink, Acquisition)
+    for key in (item.name for kind in kinds for item in dataclasses.fields(kind)):
+        assert f"`{key}`" in text, key
+
+
+def test_every_private_code_is_described() -> None:
+    text = (ROOT / "Docs" / "DICOM.md").read_text(encoding="utf-8")
+    table = [*codes._RECIST.values(), *codes._IRECIST.values()]
+    private = {value for value, _ in table} | {
+        value for value, scheme, _ in codes._CATEGORIES.values() if scheme == codes.PRIVATE_SCHEME
+    }
+    assert len(private) > 10
+    for value in private:
+        assert f"`{value}`" in text, value
