@@ -91,7 +91,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Card:
-    """What a bundle is, in the words and numbers that a user must see. ``types`` are those that its skops files may hold."""
+    """What a bundle is, in the words and numbers that a user must see.
+
+    ``types`` are those that its skops files may hold. ``simulated``: it was trained on simulated patients and is not for others.
+    """
 
     card_version: str
     id: str
@@ -111,6 +114,7 @@ class Card:
     licence: str
     sha256: dict[str, str]
     types: tuple[str, ...] = ()
+    simulated: bool = False
 
     def source(self, identifier: str) -> Source:
         """Return a source by id; KeyError if there is none."""

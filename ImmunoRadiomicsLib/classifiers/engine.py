@@ -59,6 +59,18 @@ class Posterior:
 
 
 @dataclass(frozen=True, eq=False)
+class Contribution:
+    """Log-odds that come from elsewhere than the evidence model, with draws (DRAWS,) of what they may truly be."""
+
+    name: str
+    shown: str
+    point: float
+    draws: np.ndarray
+    source: str
+    note: str
+
+
+@dataclass(frozen=True, eq=False)
 class _Part:
     """One contribution before it is put in words."""
 
@@ -90,6 +102,7 @@ def evaluate(
     priors: Sequence[Prior] = (),
     nsclc: bool | None = None,
     seed: int = 0,
+    also: Sequence[Contribution] = (),
 ) -> Posterior:
     """Weigh the evidence of one patient.
 
@@ -106,6 +119,8 @@ def evaluate(
         Whether the tumour is a non-small-cell lung cancer; chooses between pooled ratios. None: not known.
     seed
         Of the random draws behind the interval.
+    also
+        What counts beside the evidence model.
     """
     model = bundle.model
     if model is None:
@@ -120,6 +135,7 @@ def evaluate(
         parts.append(_test_part(test, readings, card, seed))
     parts = _once_per_cause(parts)
     parts = _limited(parts, model.limits, base, card, seed)
+    parts += [_Part(item.name, item.shown, item.point, item.draws, "used", item.source, item.note) for item in also]
     log_odds = base.log_odds + sum(part.point for part in parts if part.use == "used")
     draws = base.draws + sum(part.draws for part in parts if part.use in ("used", "missing"))
     low, high = np.quantile(expit(draws), (0.05, 0.95))

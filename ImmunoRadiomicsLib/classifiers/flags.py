@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..analysis import (
@@ -25,6 +26,8 @@ from .context import context_scores
 from .hyperprogression import assess_hyperprogression, sites_reading
 from .pneumonitis import assess_pneumonitis
 from .pseudoprogression import assess_pseudoprogression
+
+QUESTIONS = ("pseudoprogression", "hyperprogression", "pneumonitis")
 
 
 def assess(
@@ -52,7 +55,8 @@ def assess(
     seed
         Of the random draws behind the intervals.
     bundles
-        Folders of evidence bundles that take the place of the shipped ones, one per flag at most.
+        Folders of bundles that take the place of the shipped ones: of each flag an evidence bundle and a trained one (its
+        radiomics arm) at most.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def assess(
     Raises
     ------
     InputError
-        If a bundle is damaged, of a kind that answers no flag by itself, or named twice for one flag.
+        If a bundle is damaged, answers none of the three questions, or does the same as another.
     """
     chosen = choose_bundles(bundles or ())
     case = Case(
@@ -77,23 +81,32 @@ def assess(
         deltas=deltas,
         seed=seed,
     )
+    evidence, trained = chosen.evidence, chosen.trained
     flags = (
-        assess_pseudoprogression(case, chosen["pseudoprogression"]),
-        assess_hyperprogression(case, chosen["hyperprogression"]),
-        assess_pneumonitis(case, chosen["pneumonitis"]),
+        assess_pseudoprogression(case, evidence["pseudoprogression"], trained.get("pseudoprogression")),
+        assess_hyperprogression(case, evidence["hyperprogression"], trained.get("hyperprogression")),
+        assess_pneumonitis(case, evidence["pneumonitis"], trained.get("pneumonitis")),
     )
     return flags, context_scores(case, sites_reading(case).value)
 
 
-def choose_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
-    """Return the bundle of each flag: the given one, else the shipped one.
+@dataclass(frozen=True)
+class Chosen:
+    """The bundles in use by their flag: the evidence models, and the trained bundles of the radiomics arms."""
+
+    evidence: dict[str, Bundle]
+    trained: dict[str, Bundle]
+
+
+def choose_bundles(paths: Sequence[Path]) -> Chosen:
+    """Return the bundles of each flag: the given ones, else the shipped ones.
 
     Raises
     ------
     InputError
         As ``assess`` does.
     """
-    given: dict[str, Bundle] = {}
+    given = Chosen({}, {})
     problems: list[str] = []
     for path in paths:
         try:
@@ -101,16 +114,18 @@ def choose_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
         except InputError as error:
             problems += error.problems
             continue
-        flag = bundle.card.flag
-        if bundle.model is None:
-            problems.append(
-                f"{path}: a bundle of kind {bundle.card.kind} gives no evidence model; give one of kind evidence."
-            )
-        elif flag in given:
-            problems.append(f"{path}: {given[flag].folder} answers {flag} already; give one bundle per flag.")
+        flag, kind = bundle.card.flag, "evidence" if bundle.model is not None else "trained"
+        known: dict[str, Bundle] = getattr(given, kind)
+        if flag not in QUESTIONS:
+            problems.append(f"{path}: a bundle about {flag} answers none of {', '.join(QUESTIONS)}.")
+        elif flag in known:
+            problems.append(f"{path}: {known[flag].folder} answers {flag} already; give one {kind} bundle per flag.")
         else:
-            given[flag] = bundle
+            known[flag] = bundle
     if problems:
         raise InputError(problems)
     shipped = [load_bundle(path) for path in shipped_bundles()]
-    return {**{item.card.flag: item for item in shipped if item.model is not None}, **given}
+    return Chosen(
+        {**{item.card.flag: item for item in shipped if item.model is not None}, **given.evidence},
+        {**{item.card.flag: item for item in shipped if item.predictor is not None}, **given.trained},
+    )

@@ -7,18 +7,21 @@ because no public data give hyperprogression by growth rate together with baseli
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
 from ..analysis import Evidence, Features, Flag, Level
+from .answer import baseline_risk_flag
 from .applicability import Applicability, Doubt, input_doubts, lesion_doubts, patient_doubts
+from .arm import read_arm
 from .bundles import Bundle
 from .case import Case, size_mm
 from .context import rmh_points
 from .engine import DRAWS, Posterior, Reading, evaluate, level_of, missing, stream
 from .model import EvidenceModel
-from .wording import context_evidence, missing_names, percent, sentence, span
+from .wording import context_evidence, percent, span
 
 QUESTION = "Is the course hyperprogression, or may it become so?"
 
@@ -32,50 +35,36 @@ _GABRYS_WEIGHTS = (
 _GABRYS_SOURCE = "gabrys2022"
 
 
-def assess_hyperprogression(case: Case, bundle: Bundle) -> Flag:
-    """Answer the second question for one patient: definitions beside the baseline risk of early death."""
+def assess_hyperprogression(case: Case, bundle: Bundle, trained: Bundle | None = None) -> Flag:
+    """Answer the second question for one patient: definitions beside the baseline risk of early death.
+
+    ``trained`` is the bundle of the radiomics arm.
+    """
     model = bundle.model
     if model is None or model.regression is None or model.measurement_error is None:
         raise ValueError("an evidence bundle with a regression and a measurement error is needed")
     readings = baseline_readings(case, model.measurement_error.sd_log_diameter)
+    arm = read_arm(case, trained)
     doubts = [
         *patient_doubts(case),
         *lesion_doubts(case.baseline_lesions, case.baseline),
         *input_doubts(bundle, readings),
         *_own_doubts(case, readings),
+        *arm.doubts,
     ]
-    applicability = Applicability.of(doubts)
-    assessable = applicability.verdict != "not assessable"
-    posterior = evaluate(bundle, readings, nsclc=case.nsclc, seed=case.seed)
-    answer = (
-        f"the baseline risk of death within 12 weeks, a surrogate for hyperprogression and not hyperprogression itself, is "
-        f"{span(posterior)}, against {percent(posterior.prior)} for the average patient of the fitting trial"
-    )
-    return Flag(
-        flag="hyperprogression",
-        question=QUESTION,
-        status="assessed" if assessable else "not assessable",
-        probability=posterior.probability if assessable else None,
-        lower=posterior.lower if assessable else None,
-        upper=posterior.upper if assessable else None,
-        prior=posterior.prior,
-        prior_lower=posterior.prior_lower,
-        prior_upper=posterior.prior_upper,
-        prior_source=posterior.prior_source,
-        level=_level(case, level_of(posterior, model.levels)) if assessable else "not assessable",
-        bundle=bundle.card.id,
-        bundle_version=bundle.card.version,
-        applicability=applicability.verdict,
-        reason=sentence(
-            [
-                answer if assessable else "no baseline risk is given",
-                _definitions_summary(case),
-                missing_names(posterior.evidence) if assessable else "",
-                *applicability.reasons,
-            ]
-        ),
-        evidence=(*posterior.evidence, *_context(case, bundle, model, readings)) if assessable else (),
-        counterfactuals=tuple(_counterfactuals(case, bundle, readings, posterior)) if assessable else (),
+    weigh = partial(evaluate, bundle, nsclc=case.nsclc, seed=case.seed, also=arm.contributions)
+    posterior = weigh(readings)
+    return baseline_risk_flag(
+        bundle,
+        QUESTION,
+        posterior,
+        Applicability.of(doubts),
+        level=_level(case, level_of(posterior, model.levels)),
+        answer=f"the baseline risk of death within 12 weeks, a surrogate for hyperprogression and not hyperprogression itself, is "
+        f"{span(posterior)}, against {percent(posterior.prior)} for the average patient of the fitting trial",
+        after=[_definitions_summary(case)],
+        context=[*_context(case, bundle, model, readings), *arm.context],
+        counterfactuals=tuple(_counterfactuals(weigh, readings, posterior)),
         definitions=case.response.hyperprogression,
     )
 
@@ -206,11 +195,9 @@ def _radiomics_direction(case: Case) -> str | None:
     return f"{largest.lesion}: {', '.join(words)}" if words else None
 
 
-def _counterfactuals(case: Case, bundle: Bundle, readings: dict[str, Reading], posterior: Posterior) -> Iterator[str]:
-    def chance(name: str, value: float) -> str:
-        changed = {**readings, name: Reading(name, value, "", "entered")}
-        return percent(evaluate(bundle, changed, nsclc=case.nsclc, seed=case.seed).probability)
-
+def _counterfactuals(
+    weigh: Callable[[Mapping[str, Reading]], Posterior], readings: dict[str, Reading], posterior: Posterior
+) -> Iterator[str]:
     yield f"as known: {percent(posterior.probability)}"
     choices = (
         ("ldh_high", 0.0, "LDH normal"),
@@ -222,4 +209,4 @@ def _counterfactuals(case: Case, bundle: Bundle, readings: dict[str, Reading], p
     )
     for name, value, words in choices:
         if readings[name].value != value:
-            yield f"with {words}: {chance(name, value)}"
+            yield f"with {words}: {percent(weigh({**readings, name: Reading(name, value, '', 'entered')}).probability)}"

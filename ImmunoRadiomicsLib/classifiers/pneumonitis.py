@@ -7,15 +7,18 @@ is pneumonitis. It does keep the answer from being `unlikely`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from ..analysis import Definition, Evidence, Flag, Level, LungChange, LungMeasures
+from .answer import baseline_risk_flag
 from .applicability import Applicability, Doubt, acquisition_doubts, input_doubts, patient_doubts
+from .arm import read_arm
 from .bundles import Bundle
 from .case import Case
 from .engine import Posterior, Reading, evaluate, level_of, missing
 from .model import Prior
-from .wording import context_evidence, missing_names, percent, sentence, span
+from .wording import context_evidence, percent, sentence, span
 
 QUESTION = "Do the lungs show, or risk, pneumonitis?"
 
@@ -32,8 +35,11 @@ EXTENT_PERCENT = (25.0, 50.0)
 EXTENT_SOURCE = "extent classes of the ASCO grading table (< 25 %, 25-50 %, > 50 % of lung); extent only, no grade"
 
 
-def assess_pneumonitis(case: Case, bundle: Bundle) -> Flag:
-    """Answer the third question for one patient: baseline risk, and new opacities at each follow-up."""
+def assess_pneumonitis(case: Case, bundle: Bundle, trained: Bundle | None = None) -> Flag:
+    """Answer the third question for one patient: baseline risk, and new opacities at each follow-up.
+
+    ``trained`` is the bundle of the radiomics arm.
+    """
     model = bundle.model
     if model is None:
         raise ValueError("an evidence bundle is needed")
@@ -41,40 +47,22 @@ def assess_pneumonitis(case: Case, bundle: Bundle) -> Flag:
     priors = _priors(case, model.priors)
     changes = tuple(item for item in case.lung_changes if item.part == "both")
     definitions = tuple(new_opacity(case, item) for item in changes)
-    doubts = [*patient_doubts(case), *input_doubts(bundle, readings), *_own_doubts(case, changes)]
-    applicability = Applicability.of(doubts)
-    assessable = applicability.verdict != "not assessable"
-    posterior = evaluate(bundle, readings, priors=priors, nsclc=case.nsclc, seed=case.seed)
+    arm = read_arm(case, trained)
+    doubts = [*patient_doubts(case), *input_doubts(bundle, readings), *_own_doubts(case, changes), *arm.doubts]
+    weigh = partial(evaluate, bundle, nsclc=case.nsclc, seed=case.seed, also=arm.contributions)
+    posterior = weigh(readings, priors=priors)
     new = any(item.answer == "yes" for item in definitions)
-    answer = (
-        f"the baseline risk of pneumonitis of any grade is {span(posterior)}, against {percent(posterior.prior)} before this patient's "
-        f"evidence ({_setting(case)})"
-    )
-    return Flag(
-        flag="pneumonitis",
-        question=QUESTION,
-        status="assessed" if assessable else "not assessable",
-        probability=posterior.probability if assessable else None,
-        lower=posterior.lower if assessable else None,
-        upper=posterior.upper if assessable else None,
-        prior=posterior.prior,
-        prior_lower=posterior.prior_lower,
-        prior_upper=posterior.prior_upper,
-        prior_source=posterior.prior_source,
-        level=_level(level_of(posterior, model.levels), new) if assessable else "not assessable",
-        bundle=bundle.card.id,
-        bundle_version=bundle.card.version,
-        applicability=applicability.verdict,
-        reason=sentence(
-            [
-                *(item.reason.rstrip(".") for item in definitions),
-                answer if assessable else "no baseline risk is given",
-                missing_names(posterior.evidence) if assessable else "",
-                *applicability.reasons,
-            ]
-        ),
-        evidence=(*posterior.evidence, *_context(case, bundle, changes)) if assessable else (),
-        counterfactuals=tuple(_counterfactuals(case, bundle, readings, priors, posterior)) if assessable else (),
+    return baseline_risk_flag(
+        bundle,
+        QUESTION,
+        posterior,
+        Applicability.of(doubts),
+        level=_level(level_of(posterior, model.levels), new),
+        answer=f"the baseline risk of pneumonitis of any grade is {span(posterior)}, against {percent(posterior.prior)} before this "
+        f"patient's evidence ({_setting(case)})",
+        before=[item.reason.rstrip(".") for item in definitions],
+        context=[*_context(case, bundle, changes), *arm.context],
+        counterfactuals=tuple(_counterfactuals(weigh, model.priors, readings, priors, posterior)),
         definitions=definitions,
     )
 
@@ -273,17 +261,17 @@ def _context(case: Case, bundle: Bundle, changes: Sequence[LungChange]) -> Itera
 
 
 def _counterfactuals(
-    case: Case, bundle: Bundle, readings: dict[str, Reading], priors: Sequence[Prior], posterior: Posterior
+    weigh: Callable[..., Posterior],
+    known_priors: Sequence[Prior],
+    readings: dict[str, Reading],
+    priors: Sequence[Prior],
+    posterior: Posterior,
 ) -> Iterator[str]:
-    def chance(changed: dict[str, Reading], chosen: Sequence[Prior]) -> str:
-        return percent(evaluate(bundle, changed, priors=chosen, nsclc=case.nsclc, seed=case.seed).probability)
-
     yield f"as known: {percent(posterior.probability)}"
-    if bundle.model is not None:
-        for prior in bundle.model.priors:
-            if (prior,) != tuple(priors):
-                words = "in a trial" if prior.id == "trial" else "outside a trial"
-                yield f"{words}: {chance(readings, (prior,))}"
+    for prior in known_priors:
+        if (prior,) != tuple(priors):
+            words = "in a trial" if prior.id == "trial" else "outside a trial"
+            yield f"{words}: {percent(weigh(readings, priors=(prior,)).probability)}"
     choices = (
         ("ctla4_combination", 1.0, "CTLA-4 added"),
         ("ctla4_combination", 0.0, "no CTLA-4 inhibitor"),
@@ -297,4 +285,4 @@ def _counterfactuals(
         # An unknown feature counts as absent already, so its absence would change nothing.
         if before != value and not (before is None and value == 0.0):
             changed = {**readings, name: Reading(name, value, "", "entered")}
-            yield f"with {words}: {chance(changed, priors)}"
+            yield f"with {words}: {percent(weigh(changed, priors=priors).probability)}"

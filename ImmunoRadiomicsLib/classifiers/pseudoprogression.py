@@ -11,13 +11,15 @@ diameters and so already hold the progressions that were reading error; the erro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from ..analysis import Evidence, Flag, Lesion, Visit
 from .applicability import Applicability, Doubt, alignment_doubts, input_doubts, lesion_doubts, patient_doubts
+from .arm import Arm, read_arm
 from .bundles import Bundle
 from .case import DAYS_PER_MONTH, TOO_SMALL_MM, Case, size_mm
 from .engine import DRAWS, Posterior, Reading, evaluate, level_of, missing, stream
@@ -46,8 +48,8 @@ class Growth:
         return self.now_mm - self.nadir_mm
 
 
-def assess_pseudoprogression(case: Case, bundle: Bundle) -> Flag:
-    """Answer the first question for one patient.
+def assess_pseudoprogression(case: Case, bundle: Bundle, trained: Bundle | None = None) -> Flag:
+    """Answer the first question for one patient; ``trained`` is the bundle of the radiomics arm.
 
     The posterior at an open first progression; after a later scan the retrospective label; not assessable where nothing
     progresses, or where the progression is not one of measured lesions (the prior is then all that is known).
@@ -98,7 +100,7 @@ def assess_pseudoprogression(case: Case, bundle: Bundle) -> Flag:
     lesions = [lesion for lesion in case.lesions if lesion.id in {item.lesion for item in growths}]
     if not growths:
         return replace(empty, reason=_unmeasured_reason(visit, prior))
-    return _predict(empty, case, bundle, visit, growths, lesions, prior)
+    return _predict(empty, case, bundle, visit, growths, lesions, prior, read_arm(case, trained))
 
 
 def growths_at(case: Case, visit: Visit) -> tuple[Growth, ...]:
@@ -178,6 +180,7 @@ def _predict(
     growths: Sequence[Growth],
     lesions: Sequence[Lesion],
     prior: Prior,
+    arm: Arm,
 ) -> Flag:
     model, card = _model(bundle), bundle.card
     readings = {
@@ -191,11 +194,13 @@ def _predict(
         *lesion_doubts(lesions, visit.timepoint),
         *input_doubts(bundle, readings),
         *_own_doubts(case, visit, readings),
+        *arm.doubts,
     ]
     applicability = Applicability.of(doubts)
     if applicability.verdict == "not assessable":
         return replace(empty, reason=sentence(applicability.reasons))
-    posterior = evaluate(bundle, readings, priors=(prior,), nsclc=case.nsclc, seed=case.seed)
+    weigh = partial(evaluate, bundle, priors=(prior,), nsclc=case.nsclc, seed=case.seed, also=arm.contributions)
+    posterior = weigh(readings)
     grown = ", ".join(f"{item.lesion} {_size_change(item)}" for item in growths)
     answer = (
         f"the first progression, at {visit.timepoint} (day {visit.day}), has not been scanned again: {grown}; the chance that the "
@@ -211,8 +216,8 @@ def _predict(
         level=level_of(posterior, model.levels),
         applicability=applicability.verdict,
         reason=sentence([answer, missing_names(posterior.evidence), *applicability.reasons]),
-        evidence=(*posterior.evidence, *_context(case, bundle, growths)),
-        counterfactuals=tuple(_counterfactuals(case, bundle, readings, prior, posterior)),
+        evidence=(*posterior.evidence, *_context(case, bundle, growths), *arm.context),
+        counterfactuals=tuple(_counterfactuals(weigh, readings, posterior)),
         prior_source=f"{prior.title}: {card.cite(prior.source)}",
     )
 
@@ -302,11 +307,10 @@ def _context(case: Case, bundle: Bundle, growths: Sequence[Growth]) -> Iterator[
 
 
 def _counterfactuals(
-    case: Case, bundle: Bundle, readings: dict[str, Reading], prior: Prior, posterior: Posterior
+    weigh: Callable[[Mapping[str, Reading]], Posterior], readings: dict[str, Reading], posterior: Posterior
 ) -> Iterator[str]:
     def chance(name: str, value: float) -> str:
-        changed = {**readings, name: Reading(name, value, "", "entered")}
-        return percent(evaluate(bundle, changed, priors=(prior,), seed=case.seed).probability)
+        return percent(weigh({**readings, name: Reading(name, value, "", "entered")}).probability)
 
     yield f"as measured: {percent(posterior.probability)}"
     for growth in (0.2, 0.5):

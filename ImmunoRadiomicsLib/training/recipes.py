@@ -141,7 +141,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One published system."""
+    """One published system; ``simulated``: for tables of simulated patients, so that what is fitted is not for others."""
 
     recipe_version: str
     id: str
@@ -165,6 +165,7 @@ class Recipe:
     reported: Reported
     differences: tuple[str, ...]
     measured: str
+    simulated: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -202,6 +203,7 @@ def recipe_schema() -> dict[str, dict[str, Any]]:
         "Column": ["required"],
         "Selection": ["count", "redundancy"],
         "Scheme": ["outer_folds", "inner_folds", "repeats"],
+        "Recipe": ["simulated"],
     }
     for name, entries in optional.items():
         needed = schema["$defs"][name]["required"]

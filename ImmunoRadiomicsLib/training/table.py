@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..classifiers.arm import CLINICAL_WORDS
 from ..errors import InputError, MissingDependencyError
 from ..files import sha256_of
 from ..study import Clinical
@@ -349,7 +350,7 @@ def _number(cell: str) -> float | None:
 
 
 def _clinical_number(name: str) -> Callable[[str], float | None]:
-    words = _WORDS.get(name)
+    words = CLINICAL_WORDS.get(name)
     if words is not None:
         return lambda cell: words.get(cell.strip().lower(), _number(cell))
     if name == "histology":

@@ -13,7 +13,9 @@ import pytest
 from ImmunoRadiomicsLib.classifiers import list_bundles, load_bundle, seal_bundle
 from ImmunoRadiomicsLib.classifiers.bundles import bundle_schemas
 from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
+from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
 from ImmunoRadiomicsLib.errors import InputError
+from ImmunoRadiomicsLib.serialise import to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "Resources" / "Classifiers"
@@ -265,22 +267,25 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
 def test_a_given_bundle_takes_the_place_of_the_shipped_one(copy) -> None:
     folder = copy(card=lambda card: card.update(version="9.9.9"))
     chosen = choose_bundles([folder])
-    assert chosen["hyperprogression"].card.version == "9.9.9"
-    assert chosen["pneumonitis"].folder == SHIPPED / "pneumonitis-evidence"
+    assert chosen.evidence["hyperprogression"].card.version == "9.9.9"
+    assert chosen.evidence["pneumonitis"].folder == SHIPPED / "pneumonitis-evidence"
 
 
 def test_every_unusable_bundle_is_named_at_once(copy, tmp_path: Path) -> None:
-    def fitted(model: dict[str, Any]) -> None:
-        one: dict[str, list[float]] = {name: [0.0] for name in ("medians", "lower", "upper", "means")}
-        member = {"kind": "ridge", "title": "ridge", "weight": 1.0, "intercept": 0.0, "slope": 1.0, "offset": 0.0}
-        model.clear()
-        model.update(one, model_version="1.0", recipe="r", recipe_version="1.0", outcome="probability", unit="patient")
-        model.update(label="label", columns=["ecog_1"], deviations=[1.0], intercept=0.0, slope=1.0, scikit_learn="1.8")
-        model.update(members=[{**member, "coefficients": [1.0], "file": None}])
+    member = TrainedMember("ridge", "ridge", 1.0, 0.0, 1.0, 0.0, (1.0,), None)
+    one = (1.0,)
+    fitted = TrainedModel(
+        TRAINED_VERSION, "r", "1.0", "probability", "patient", "label", ("ecog_1",), one, one, one, one, one,
+        (member,), 0.0, 1.0, "1.8",
+    )  # fmt: skip
 
-    trained = copy(card=lambda card: card.update(kind="linear"), model=fitted)
+    def replaced(model: dict[str, Any]) -> None:
+        model.clear()
+        model.update(to_json(fitted))
+
+    trained = copy(card=lambda card: card.update(kind="linear", flag="response"), model=replaced)
     with pytest.raises(InputError) as error:
         choose_bundles([trained, SHIPPED / "pneumonitis-evidence", SHIPPED / "pneumonitis-evidence", tmp_path / "none"])
     assert len(error.value.problems) == 3
-    assert "kind linear" in error.value.problems[0]
-    assert "one bundle per flag" in error.value.problems[1]
+    assert "about response answers none" in error.value.problems[0]
+    assert "one evidence bundle per flag" in error.value.problems[1]
