@@ -130,12 +130,22 @@ def distance_to(mask: np.ndarray, spacing_zyx: tuple[float, ...]) -> np.ndarray:
 
 def dilate(mask: np.ndarray, radius_mm: float, spacing_zyx: tuple[float, ...]) -> np.ndarray:
     """Add all voxels within a distance of the mask."""
-    return distance_to(mask, spacing_zyx) <= radius_mm + 1e-6
+    box = bounding_box(mask)
+    if box is None:
+        return np.zeros_like(mask)
+    grown = np.zeros_like(mask)
+    part = padded_box(box, margin_voxels(radius_mm, spacing_zyx), mask.shape)
+    image = sitk.GetImageFromArray(mask[part].astype(np.uint8))
+    image.SetSpacing(spacing_zyx[::-1])
+    # In single precision, but three times as fast as that of scipy; the distance to what is set is negative inside it.
+    distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    grown[part] = sitk.GetArrayViewFromImage(distance) <= radius_mm + 1e-4
+    return grown
 
 
 def erode(mask: np.ndarray, radius_mm: float, spacing_zyx: tuple[float, ...]) -> np.ndarray:
     """Keep the voxels farther than a distance from everything outside the mask."""
-    return ndimage.distance_transform_edt(mask, sampling=spacing_zyx) > radius_mm + 1e-6
+    return ~dilate(~mask, radius_mm, spacing_zyx)
 
 
 def close(mask: np.ndarray, radius_mm: float, spacing_zyx: tuple[float, ...], *, edge: str = "edge") -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import SimpleITK as sitk
@@ -39,6 +40,13 @@ BORDER_HU = -375.0
 """The middle between aerated lung (about -800) and soft tissue (50): where a blurred border lies whatever the size of the voxels."""
 LUNG_TOP_HU = -500.0
 CLOSE_MM = 8.0
+ENCLOSED_MM = 20.0
+ENCLOSED_PAIRS = 4
+"""What a closing adds to a lung is lung where this many of 13 lines through it meet lung on both sides within ``ENCLOSED_MM``:
+a vessel is met on nearly all, the fill of a corner between two sheets of lung on few. Chosen on the two scans of a
+lung pair, a low dose abdomen and virtual patients, where it parts right from wrong voxels alike."""
+BORDER_TAP = 0.107
+"""Share of each neighbour in the smoothing, by half a voxel, with which the border is read."""
 
 GROUND_GLASS_HU = (-700.0, -300.0)
 CONSOLIDATION_HU = -300.0
@@ -162,6 +170,7 @@ class _Finder:
         for side, label in ((right, Anatomy.RIGHT_LUNG), (left, Anatomy.LEFT_LUNG)):
             if side.any():
                 whole = self._closed(side, airways | ~body | np.isin(labels, LUNG_LABELS))
+                whole &= side | _enclosed(whole & ~side, lungs, self.spacing)
                 labels[whole] = label
                 closed |= whole & ~side
         labels[airways] = Anatomy.AIRWAYS
@@ -171,13 +180,14 @@ class _Finder:
 
     def _tissue(self, air: np.ndarray) -> np.ndarray:
         """Return the solid part of the patient: all that is thick, which tables, clothes and cables are not."""
-        labels, number = ndimage.label(erode(~air, 5.0, self.spacing))
+        solid = ~air
+        labels, number = ndimage.label(erode(solid, 5.0, self.spacing))
         if number == 0:
-            return ~air
+            return solid
         counts = np.bincount(labels.ravel())
         counts[0] = 0
         thick = (counts >= 0.05 * counts.max())[labels]
-        return dilate(thick, 7.0, self.spacing) & ~air
+        return dilate(thick, 7.0, self.spacing) & solid
 
     def _gas_level(self, room: np.ndarray) -> float:
         """Return the density below which a voxel is pure gas: 30 HU above the air of the room, as this scanner measures it."""
@@ -240,17 +250,14 @@ class _Finder:
                     (box[1].start + box[1].stop) / 2 * self.spacing[2],
                 )
                 rounds.append((labels == index, centre))
-            alive = []
+            alive, open_ends = [], list(chains)
             for blob, centre in rounds:
-                match = next(
-                    (c for c in chains if np.hypot(c[1][0] - centre[0], c[1][1] - centre[1]) < 8.0 and c not in alive),
-                    None,
-                )
-                chain = match[0] if match else []
+                gaps = [np.hypot(end[0] - centre[0], end[1] - centre[1]) for _, end in open_ends]
+                near = int(np.argmin(gaps)) if gaps else 0
+                chain = open_ends.pop(near)[0] if gaps and gaps[near] < 8.0 else []
                 chain.append((z, blob))
                 alive.append((chain, centre))
-            kept = {id(chain) for chain, _ in alive}
-            done.extend(chain for chain, _ in chains if id(chain) not in kept)
+            done.extend(chain for chain, _ in open_ends)
             chains = alive
         done.extend(chain for chain, _ in chains)
         long_enough = [chain for chain in done if len(chain) * self.spacing[0] >= 20.0]
@@ -301,7 +308,7 @@ class _Finder:
 
     def _recesses(self, air: np.ndarray, lungs: np.ndarray) -> np.ndarray:
         """Return pieces of lung that this image shows apart from it: cut by its upper end, or too thin to be joined."""
-        labels, number = ndimage.label(air)
+        labels, number = ndimage.label(air, ndimage.generate_binary_structure(3, 2))
         if number == 0:
             return air
         steps = max(1, round(12.0 / max(self.spacing)))
@@ -315,11 +322,14 @@ class _Finder:
         counts = np.bincount(labels.ravel(), minlength=number + 1)
         density = ndimage.median(self.values, labels, index)
         touching = np.bincount(labels[near], minlength=number + 1) > 0
+        # The rest of a piece that is cut by the upper end is not seen, so that its size says less.
+        least = np.full(number + 1, 0.5)
+        least[np.unique(labels[-1])] = 0.2
         # Larger pieces have been judged already, by what they hold and by what surrounds them.
         keep = (
             touching
             & thick
-            & (counts * self.voxel_ml >= 0.5)
+            & (counts * self.voxel_ml >= least)
             & (counts * self.voxel_ml <= 6.0)
             & (density > self.gas_hu)
             & (density < -600.0)
@@ -349,12 +359,16 @@ class _Finder:
         if not lungs.any():
             self.warnings.append("No lungs are in this image.")
             return nothing, nothing
-        markers = self._markers(lungs)
+        box = bounding_box(lungs)
+        assert box is not None  # noqa: S101 - there are lungs
+        box = padded_box(box, (1, 1, 1), lungs.shape)
+        markers = self._markers(lungs[box])
         if markers.max() == 2:
             nearest = ndimage.distance_transform_edt(
                 markers == 0, sampling=self.spacing, return_distances=False, return_indices=True
             )
-            parts = np.where(lungs, markers[tuple(nearest)], 0)
+            parts = np.zeros(lungs.shape, dtype=np.uint8)
+            parts[box] = np.where(lungs[box], markers[tuple(nearest)], 0)
             first, second = (ndimage.center_of_mass(parts == index)[2] for index in (1, 2))
             right, left = (1, 2) if first < second else (2, 1)
             return parts == right, parts == left
@@ -467,6 +481,28 @@ class _Finder:
         return score
 
 
+def _enclosed(asked: np.ndarray, lungs: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Return those of the asked voxels that have lung on both sides along enough of the 13 lines through a voxel's neighbours."""
+    places = np.nonzero(asked)
+    pairs = np.zeros(places[0].size, dtype=np.uint8)
+    lines = [step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
+    last = [size - 1 for size in lungs.shape]
+
+    def meets(step: tuple[int, ...], sign: int, count: int) -> np.ndarray:
+        met = np.zeros(places[0].size, dtype=bool)
+        for far in range(1, count + 1):
+            index = [np.clip(p + sign * far * s, 0, end) for p, s, end in zip(places, step, last, strict=True)]
+            met |= lungs[tuple(index)]
+        return met
+
+    for step in lines:
+        count = max(1, int(ENCLOSED_MM / float(np.linalg.norm(np.multiply(step, spacing)))))
+        pairs += meets(step, 1, count) & meets(step, -1, count)
+    found = np.zeros_like(asked)
+    found[places] = pairs >= ENCLOSED_PAIRS
+    return found
+
+
 def _directions_that_meet(tissue: np.ndarray) -> np.ndarray:
     """Count, for every voxel, in how many of the six directions along the axes there is tissue."""
     count = np.zeros(tissue.shape, dtype=np.uint8)
@@ -491,7 +527,10 @@ def _block_mean(values: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
 
 
 def _refine(values: np.ndarray, found: _Found, factors: tuple[int, ...], full: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Fill ``full`` with the coarse labels and decide again, voxel by voxel, at the border of lungs, airways and body."""
+    """Fill ``full`` with the coarse labels and decide again, voxel by voxel, at the border of lungs, airways and body.
+
+    The border is read on the image smoothed by half a voxel: noise does not fray it, and it stays where it is.
+    """
     labels = found.labels
     airy = (labels > Anatomy.BODY) & ~found.closed
     hollow = airy | (labels == Anatomy.OUTSIDE)
@@ -509,11 +548,33 @@ def _refine(values: np.ndarray, found: _Found, factors: tuple[int, ...], full: n
         start, stop = index * factors[0], min((index + 1) * factors[0], values.shape[0])
         base = up(labels[index])
         places = np.nonzero(up(band[index]))
+        if places[0].size == 0:
+            full[start:stop] = base
+            yield start, stop
+            continue
+        rectangle = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in places)
+        inner = tuple(axis - side.start for axis, side in zip(places, rectangle, strict=True))
         air_label, tissue_label = up(of_air[index])[places], up(of_tissue[index])[places]
         for z in range(start, stop):
             full[z] = base
-            full[z][places] = np.where(values[z][places] < BORDER_HU, air_label, tissue_label)
+            near = _smoothed(values, z, rectangle)[inner]
+            full[z][places] = np.where(near < BORDER_HU, air_label, tissue_label)
         yield start, stop
+
+
+def _smoothed(values: np.ndarray, z: int, rectangle: tuple[slice, ...]) -> np.ndarray:
+    """Return a part of a slice, smoothed by half a voxel along all three axes; the image is continued at its ends."""
+    before, after = max(z - 1, 0), min(z + 1, values.shape[0] - 1)
+    plane = values[z][rectangle].astype(np.float32) * (1.0 - 2.0 * BORDER_TAP)
+    plane += BORDER_TAP * (values[before][rectangle].astype(np.float32) + values[after][rectangle])
+    for axis in (0, 1):
+        wide = np.concatenate([plane.take([0], axis), plane, plane.take([-1], axis)], axis)
+        ends = [
+            wide[tuple(slice(a, b) if other == axis else slice(None) for other in (0, 1))]
+            for a, b in ((0, -2), (2, None))
+        ]
+        plane = (1.0 - 2.0 * BORDER_TAP) * plane + BORDER_TAP * (ends[0] + ends[1])
+    return plane
 
 
 def _use_given(

@@ -46,8 +46,8 @@ def test_an_abdomen_has_its_lung_bases_but_no_bowel_gas():
     truth = np.zeros(ct.GetSize()[::-1], dtype=bool)
     truth[-classes.shape[0] :] = (classes >= 10) & (classes <= 14)
     lungs = np.isin(labels_of(ct), LUNG_LABELS)
-    # 116 ml at 3 mm are mostly border voxels: the best threshold, looked for near the true mask, reaches 0.968.
-    assert dice(lungs, truth) >= 0.95
+    # 116 ml at 3 mm are mostly border voxels: even a threshold that is given the true mask dilated reaches 0.971 at best.
+    assert dice(lungs, truth) >= 0.97
     assert lungs[:95].sum() == 0
 
 
@@ -167,6 +167,19 @@ def test_a_partial_field_of_view(box):
     values, truth = chest()
     labels = labels_of(as_ct(values[box]))
     assert dice(np.isin(labels, LUNG_LABELS), np.isin(truth[box], LUNG_LABELS)) >= 0.95
+
+
+def test_gas_in_the_oesophagus_beside_the_trachea():
+    values, truth = chest()
+    z, y, x = np.indices(values.shape) - np.array([55, 55, 85]).reshape(3, 1, 1, 1)
+    # Two slits of gas so near each other that each could be the other's continuation.
+    wall = (x / 9) ** 2 + ((y - 32) / 9) ** 2 < 1
+    values[wall] = 40
+    truth[wall] = Anatomy.BODY
+    values[(np.abs(x) >= 1) & (np.abs(x) <= 2) & (np.abs(y - 32) <= 2) & (z > 15)] = -1000
+    labels = labels_of(as_ct(values))
+    assert dice(np.isin(labels, LUNG_LABELS), np.isin(truth, LUNG_LABELS)) >= 0.97
+    assert dice(labels == Anatomy.AIRWAYS, truth == Anatomy.AIRWAYS) >= 0.85
 
 
 def test_thick_slices():
