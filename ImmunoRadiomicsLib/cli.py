@@ -463,6 +463,13 @@ def _add_settings(parser: argparse.ArgumentParser, *, criteria: bool = True) -> 
     )
     parser.add_argument("--vessels", action="store_true", help="trace the vessels around lesions in the lung too")
     parser.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="use this bundle in place of the shipped one for its flag; may be repeated",
+    )
+    parser.add_argument(
         "--seed", type=_not_negative, default=0, metavar="S", help="of the intervals' random draws (default: 0)"
     )
     parser.add_argument("--progress", choices=MODES, default="auto", help="json: one JSON object per line on stderr")
@@ -494,6 +501,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.radiomics_engine,
         tuple(options.setting),
         options.vessels,
+        tuple(str(Path(item).resolve()) for item in options.bundle),
     )
 
 

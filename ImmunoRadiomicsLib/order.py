@@ -11,6 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import SOURCE_VERSION, alignment, radiomics, response
+from .classifiers.bundles import CARD_FILE
+from .classifiers.flags import choose_bundles
 from .errors import InputError
 from .files import sha256_of
 from .images import image_sha256
@@ -27,6 +29,7 @@ class Settings:
     alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
     ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
     ``vessels`` traces the vessels around lesions in the lung too, which takes some seconds for each lesion and time point.
+    ``bundles`` are folders of bundles that take the place of the shipped ones.
     """
 
     preset: str = "ct-lesion"
@@ -37,6 +40,7 @@ class Settings:
     radiomics_engine: str = "auto"
     criteria: tuple[str, ...] = ()
     vessels: bool = False
+    bundles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.protocol
@@ -50,7 +54,12 @@ class Settings:
     @property
     def record(self) -> dict[str, str | int | float | bool | None]:
         """The settings as provenance keeps them."""
-        return {**to_json(self), "criteria": ", ".join(self.criteria)}
+        return {**to_json(self), "criteria": ", ".join(self.criteria), "bundles": ", ".join(self.bundles)}
+
+    @property
+    def bundles_sha256(self) -> tuple[str, ...]:
+        """What the given bundles hold: a card names its model files by their hashes."""
+        return tuple(sha256_of(Path(item) / CARD_FILE) for item in self.bundles)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Order:
         if settings.engine not in alignment.ENGINES or settings.engine == "user":
             known = ", ".join(name for name in alignment.ENGINES if name != "user")
             raise InputError(f"The alignment engine {settings.engine!r} is not known. Choose one of: {known}.")
+        choose_bundles([Path(item) for item in settings.bundles])
         workspace = Workspace(out, cache)
         study, problems = parse_study(source) if isinstance(source, Path) else (source, [])
         if study is None or problems:
@@ -90,7 +100,7 @@ class Order:
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
         ]
         # How many processes share the work does not change what they find.
-        chosen = {key: value for key, value in to_json(settings).items() if key not in ("jobs", "criteria")}
+        chosen = {key: value for key, value in to_json(settings).items() if key not in ("jobs", "criteria", "bundles")}
         return cls(
             source,
             settings,
@@ -107,6 +117,7 @@ class Order:
                 chosen,
                 to_json(settings.protocol),
                 [item.sha256 for item in presets],
+                settings.bundles_sha256,
             ),
         )
 

@@ -551,10 +551,12 @@ class _Run:
                 features=self.features,
                 deltas=self.deltas,
                 seed=self.settings.seed,
+                bundles=[Path(item) for item in self.settings.bundles],
             )
             return False
 
-        self._stage("flag", self._key("flag", to_json(self.study.clinical), self.settings.seed), flag)
+        chosen = self.settings.seed, self.settings.bundles_sha256
+        self._stage("flag", self._key("flag", to_json(self.study.clinical), *chosen), flag)
 
     def _timepoint_records(self) -> tuple[TimepointRecord, ...]:
         records = []
