@@ -294,6 +294,24 @@ def _add_training(commands: Any) -> None:
     train.add_argument("--learning-curve", action="store_true", default=None, help="also for large tables")
     train.add_argument("--jobs", type=_positive, default=1, metavar="N", help="folds at a time (default: 1)")
     train.add_argument("--force", action="store_true", help="go on with too few events")
+    train.add_argument(
+        "--harmonise",
+        metavar="COLUMN",
+        help="bring measurements together over `centre` or `scanner` by ComBat, inside the folds",
+    )
+    train.add_argument(
+        "--stability",
+        type=Path,
+        metavar="FILE",
+        help="stability.csv of a cohort: leave out features that do not hold still",
+    )
+    train.add_argument(
+        "--min-icc",
+        type=float,
+        default=0.75,
+        metavar="ICC",
+        help="what --stability asks of a feature (default: %(default)s)",
+    )
     train.set_defaults(run=_train)
 
     validate = commands.add_parser(
@@ -328,6 +346,9 @@ def _train(options: argparse.Namespace) -> int:
         recipe=options.recipe,
         label=options.label,
         exclude=options.exclude,
+        harmonise=options.harmonise,
+        stability=options.stability,
+        min_icc=options.min_icc,
         effort=effort,
         seed=options.seed,
         jobs=options.jobs,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 
-TRAINED_VERSION = "1.0"
+TRAINED_VERSION = "1.1"
 
 # A probability nearer to 0 or 1 than this says more than a few hundred patients can.
 SMALLEST_PROBABILITY = 1e-3
@@ -67,7 +67,14 @@ class BatchCorrection:
             result[rows] = result[rows] * np.array(factor) + np.array(shift)
         return result
 
-    def take(self, columns: Sequence[int]) -> BatchCorrection:
+    def among(self, places: Sequence[int] | np.ndarray, count: int) -> BatchCorrection:
+        """Return it for ``count`` columns, of which these are at ``places``; the others stay as they are."""
+        factors, shifts = np.ones((len(self.batches), count)), np.zeros((len(self.batches), count))
+        if self.batches:
+            factors[:, places], shifts[:, places] = self.factors, self.shifts
+        return BatchCorrection(self.batches, tuple(map(tuple, factors.tolist())), tuple(map(tuple, shifts.tolist())))
+
+    def take(self, columns: Sequence[int] | np.ndarray) -> BatchCorrection:
         """Return the correction of these columns."""
         return BatchCorrection(
             self.batches,
@@ -97,7 +104,8 @@ class TrainedMember:
 class TrainedModel:
     """The content of ``model.json`` of a trained bundle.
 
-    A column is completed with its median, cut at ``lower`` and ``upper``, less its mean, over its deviation. The result is
+    A column of a batch that ``correction`` names is brought to the others first; ``batch_column`` says what the batch is, such as `centre`. Then it
+    is completed with its median, cut at ``lower`` and ``upper``, less its mean, over its deviation. The result is
     ``intercept + slope * (sum of the members' parts)``: log-odds, or the log of the hazard relative to the average patient.
     """
 
@@ -117,6 +125,8 @@ class TrainedModel:
     intercept: float
     slope: float
     scikit_learn: str
+    batch_column: str = ""
+    correction: BatchCorrection | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +136,14 @@ class Predictor:
     model: TrainedModel
     estimators: Mapping[str, Any]
 
-    def log_odds(self, values: np.ndarray) -> np.ndarray:
-        """Return the log-odds (or log hazard) of rows whose columns are ``model.columns``, NaN where empty."""
+    def log_odds(self, values: np.ndarray, batch: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
+        """Return the log-odds (or log hazard) of rows whose columns are ``model.columns``, NaN where empty, and of their batches.
+
+        Rows of a batch that the model was not fitted to, and all rows where none is given, are taken as they are.
+        """
         model = self.model
+        if model.correction is not None and batch is not None:
+            values = model.correction(values, batch)
         filled = np.where(np.isnan(values), model.medians, values)
         scaled = (np.clip(filled, model.lower, model.upper) - np.array(model.means)) / np.array(model.deviations)
         total = np.zeros(len(values))
@@ -141,13 +156,13 @@ class Predictor:
             total += item.weight * (item.intercept + item.slope * score(fitted, scaled))
         return np.asarray(model.intercept + model.slope * total)
 
-    def predict(self, values: np.ndarray) -> np.ndarray:
+    def predict(self, values: np.ndarray, batch: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
         """Return the probability of the event, or for survival the log hazard."""
-        found = self.log_odds(values)
+        found = self.log_odds(values, batch)
         return probability(found) if self.model.outcome == "probability" else found
 
-    def predict_row(self, cells: Mapping[str, float | None]) -> float:
-        """Return the prediction for one patient from named values; a column that is None is completed.
+    def predict_row(self, cells: Mapping[str, float | None], batch: str | None = None) -> float:
+        """Return the prediction for one patient from named values, and of a batch; a column that is None is completed.
 
         Raises
         ------
@@ -160,7 +175,7 @@ class Predictor:
             )
         known = [cells[name] for name in self.model.columns]
         row = np.array([[math.nan if item is None else float(item) for item in known]])
-        return float(self.predict(row)[0])
+        return float(self.predict(row, None if batch is None else [batch])[0])
 
 
 def score(fitted: Any, values: np.ndarray) -> np.ndarray:
@@ -201,6 +216,11 @@ def model_problems(model: TrainedModel, declared: Sequence[str], files: Sequence
         for name in model.columns
         if name not in declared
     ]
+    if model.correction is not None:
+        batches = len(model.correction.batches)
+        for name, rows in (("factors", model.correction.factors), ("shifts", model.correction.shifts)):
+            if len(rows) != batches or any(len(row) != size for row in rows):
+                found.append(f"the {name} of the correction are not those of {batches} batches and {size} columns.")
     if not model.members:
         found.append("the model has no member.")
     for item in model.members:

@@ -31,6 +31,8 @@ from .table import Table
 
 ASSESSMENT_VERSION = "1.0"
 _USUAL_EVENTS_PER_VARIABLE = 10
+# With fewer rows of either outcome the figure of a subgroup is chance.
+_FEWEST_OF_A_SUBGROUP = 5
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ class CentreReport:
 
 
 @dataclass(frozen=True)
+class SubgroupReport:
+    """A level of an attribute: its rows and events, and the AUC or C inside it, None where it has too few of either outcome.
+
+    ``predicted`` is the mean predicted probability (None for survival) beside the share ``observed``.
+    """
+
+    attribute: str
+    level: str
+    rows: int
+    events: int
+    discrimination: Interval | None
+    predicted: float | None
+    observed: float
+
+
+@dataclass(frozen=True)
 class Assessment:
     """Everything that a training run or an external validation found out."""
 
@@ -102,6 +120,9 @@ class Assessment:
     columns: tuple[ColumnReport, ...]
     reported: str
     notes: tuple[str, ...]
+    subgroups: tuple[SubgroupReport, ...] = ()
+    harmonisation: str = ""
+    stability_filter: str = ""
 
 
 def performance(
@@ -116,33 +137,20 @@ def performance(
     table
         The outcomes and patients.
     strata
-        (repeats, rows): fold of each row; pairs are compared inside a fold. Calibration is measured in each repeat and averaged.
+        (repeats, rows): fold of each row. Pairs are compared inside a fold, and the calibration slope has an intercept for each fold. Every figure
+        is that of one repeat, averaged over the repeats: averaging predictions first would flatter a model that is used once.
     """
     repeats = range(log_odds.shape[0])
+    found = _discrimination(log_odds, table, strata, seed, draws)
     if table.time is not None:
-        time = table.time
-        found = bootstrap(
-            lambda rows: float(
-                np.mean(
-                    [concordance(log_odds[r][rows], table.labels[rows], time[rows], strata[r][rows]) for r in repeats]
-                )
-            ),
-            table.groups,
-            draws=min(draws, 200),
-            seed=seed,
-        )
         return Performance("c-index", found, None, None, None, None, None, (), (), ())
     predicted = probability(log_odds)
     average = probability(log_odds.mean(axis=0))
     labels, groups = table.labels, table.groups
-    found = bootstrap(
-        lambda rows: float(np.mean([auc(log_odds[r][rows], labels[rows], strata[r][rows]) for r in repeats])),
-        groups,
-        draws=draws,
-        seed=seed,
-    )
     slope = bootstrap(
-        lambda rows: float(np.mean([calibration_line(predicted[r][rows], labels[rows])[1] for r in repeats])),
+        lambda rows: float(
+            np.mean([calibration_line(predicted[r][rows], labels[rows], strata[r][rows])[1] for r in repeats])
+        ),
         groups,
         draws=min(draws, 200),
         seed=seed,
@@ -198,6 +206,51 @@ def compare_with_clinical(nested: Nested, table: Table, *, seed: int = 0, draws:
             lambda rows: net_reclassification(new[rows], old[rows], labels[rows]), table.groups, draws=draws, seed=seed
         ),
     )
+
+
+def subgroup_reports(
+    log_odds: np.ndarray, table: Table, strata: np.ndarray, *, seed: int = 0, draws: int = 200
+) -> tuple[SubgroupReport, ...]:
+    """Return the figures inside each level of each attribute of the table; parameters are those of ``performance``."""
+    found = []
+    predicted = None if table.time is not None else probability(log_odds).mean(axis=0)
+    for item in table.attributes:
+        levels = np.array(item.levels, dtype=object)
+        for level in sorted({level for level in item.levels if level}):
+            inside = np.flatnonzero(levels == level)
+            part = table.rows(inside)
+            events = int(part.labels.sum())
+            figures = None
+            if min(events, inside.size - events) >= _FEWEST_OF_A_SUBGROUP:
+                figures = _discrimination(log_odds[:, inside], part, strata[:, inside], seed, draws)
+            found.append(
+                SubgroupReport(
+                    item.name,
+                    level,
+                    int(inside.size),
+                    events,
+                    figures if figures is not None and np.isfinite(figures.value) else None,
+                    None if predicted is None else float(predicted[inside].mean()),
+                    float(part.labels.mean()),
+                )
+            )
+    return tuple(found)
+
+
+def _discrimination(log_odds: np.ndarray, table: Table, strata: np.ndarray, seed: int, draws: int) -> Interval:
+    """Return the AUC or C inside strata, averaged over repeats."""
+    labels, time, repeats = table.labels, table.time, range(log_odds.shape[0])
+
+    def figure(rows: np.ndarray) -> float:
+        values = [
+            auc(log_odds[r][rows], labels[rows], strata[r][rows])
+            if time is None
+            else concordance(log_odds[r][rows], labels[rows], time[rows], strata[r][rows])
+            for r in repeats
+        ]
+        return float(np.mean(values))
+
+    return bootstrap(figure, table.groups, draws=draws if time is None else min(draws, 200), seed=seed)
 
 
 def column_reports(names: Sequence[str], importance: np.ndarray, nested: Nested) -> tuple[ColumnReport, ...]:

@@ -89,18 +89,26 @@ def brier(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean((predicted - labels) ** 2))
 
 
-def calibration_line(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def calibration_line(
+    predicted: np.ndarray, labels: np.ndarray, strata: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return the calibration intercept (with the slope held at 1) and slope; NaN where predictions do not differ.
 
-    Slope: logistic regression of the outcome on the log-odds. Intercept: the shift of the log-odds that makes the mean prediction
-    right (calibration in the large).
+    Slope: logistic regression of the outcome on the log-odds, with an intercept for each of the ``strata``. Folds are strata: the model of
+    each has its own origin, which lies the lower, the more events its held rows happen to have, so that one intercept for all would
+    take the drawing of folds for bad calibration. Intercept: the shift of the log-odds that makes the mean prediction right.
     """
     scores = log_odds(predicted)
     shift = _newton(np.ones((scores.size, 1)), labels, scores)
+    groups = np.zeros(scores.size, dtype=int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    events, sizes = np.bincount(groups, weights=labels), np.bincount(groups)
+    # A fold of one outcome tells nothing of the slope, and its own intercept has no end.
+    told = ((events > 0) & (events < sizes))[groups]
     slope = float("nan")
-    if scores.std() > 1e-6:
-        line = _newton(np.column_stack([np.ones(scores.size), scores]), labels, np.zeros(scores.size))
-        slope = float(line[1])
+    if told.any() and scores[told].std() > 1e-6:
+        member = (groups[told][:, None] == np.unique(groups[told])).astype(float)
+        line = _newton(np.column_stack([member, scores[told]]), labels[told], np.zeros(int(told.sum())))
+        slope = float(line[-1])
     return float(shift[0]), slope
 
 

@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from .folds import fold_count, fold_numbers
 from .learners import Kind
 from .metrics import auc, brier, concordance
-from .model import FittedModel, Plan, fit_model
+from .model import Batches, FittedModel, Plan, fit_model
 from .table import Table
 
 # A finished piece of work under a name: returns what was kept, or makes and keeps it. Values are plain JSON.
@@ -38,13 +38,10 @@ def keep_nothing(name: str, make: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Fold:
-    """One outer fold: the held rows, their log-odds, those by the clinical columns alone, and which columns the model read."""
+    """One outer fold: which columns its model read, and its members."""
 
     repeat: int
     fold: int
-    rows: tuple[int, ...]
-    log_odds: tuple[float, ...]
-    clinical: tuple[float, ...] | None
     columns: tuple[str, ...]
     members: tuple[str, ...]
 
@@ -72,6 +69,16 @@ def one_thread_per_call() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A model to fit to some rows (``seen``, bool) and to try on others; ``name`` is what it is kept under."""
+
+    name: str
+    seen: np.ndarray
+    held: np.ndarray
+    seed: int
+
+
 def nested_validation(
     plan: Plan,
     table: Table,
@@ -90,29 +97,57 @@ def nested_validation(
     count = fold_count(table.labels, table.groups, outer_folds)
     numbers = np.array([fold_numbers(table.labels, table.groups, count, [seed, repeat]) for repeat in range(repeats)])
     work = [(repeat, fold) for repeat in range(repeats) for fold in range(count)]
-
-    def one(repeat: int, fold: int) -> Fold:
-        held = numbers[repeat] == fold
-        data = keep(f"fold-{repeat}-{fold}", lambda: _fold(plan, table, held, fold_seed(seed, repeat, fold)))
-        clinical = data["clinical"]
-        return Fold(
-            repeat,
-            fold,
-            tuple(int(item) for item in np.flatnonzero(held)),
-            tuple(data["log_odds"]),
-            None if clinical is None else tuple(clinical),
-            tuple(data["columns"]),
-            tuple(data["members"]),
-        )
-
-    folds = run_all([partial(one, *item) for item in work], jobs, progress, "fold")
+    pieces = [
+        _Piece(f"fold-{repeat}-{fold}", numbers[repeat] != fold, numbers[repeat] == fold, fold_seed(seed, repeat, fold))
+        for repeat, fold in work
+    ]
+    found = _held_out(plan, table, pieces, jobs, keep, progress, "fold", beside=True)
     log_odds = np.zeros((repeats, table.labels.size))
-    clinical = np.zeros_like(log_odds)
-    for item in folds:
-        log_odds[item.repeat, list(item.rows)] = item.log_odds
-        if item.clinical is not None:
-            clinical[item.repeat, list(item.rows)] = item.clinical
-    return Nested(tuple(folds), log_odds, clinical if folds[0].clinical is not None else None, numbers)
+    clinical = np.zeros_like(log_odds) if found[0]["clinical"] is not None else None
+    folds = []
+    for (repeat, fold), piece, data in zip(work, pieces, found, strict=True):
+        log_odds[repeat, piece.held] = data["log_odds"]
+        if clinical is not None:
+            clinical[repeat, piece.held] = data["clinical"]
+        folds.append(Fold(repeat, fold, tuple(data["columns"]), tuple(data["members"])))
+    return Nested(tuple(folds), log_odds, clinical, numbers)
+
+
+def _held_out(
+    plan: Plan,
+    table: Table,
+    pieces: Sequence[_Piece],
+    jobs: int,
+    keep: Keep,
+    progress: Progress,
+    what: str,
+    *,
+    beside: bool = False,
+) -> list[dict[str, Any]]:
+    """Fit each piece and return the log-odds of its held rows, and with ``beside`` its columns, members, and the clinical columns' log-odds."""
+    part_of = clinical_table(table) if beside else None
+    alone = clinical_plan(plan, table)
+
+    def one(piece: _Piece) -> dict[str, Any]:
+        model = _fit(plan, table, piece.seen, piece.seed)
+        data: dict[str, Any] = {"log_odds": _predicted(model, table, piece.held)}
+        if beside:
+            data["clinical"] = None
+            if part_of is not None:
+                data["clinical"] = _predicted(_fit(alone, part_of, piece.seen, piece.seed), part_of, piece.held)
+            data["columns"] = [table.columns[index] for index in model.columns]
+            data["members"] = [
+                f"{item.kind} (setting {item.setting:g}, weight {item.weight:.2f})" for item in model.members
+            ]
+        return data
+
+    return run_all([partial(keep, item.name, partial(one, item)) for item in pieces], jobs, progress, what)
+
+
+def _predicted(model: FittedModel, table: Table, rows: np.ndarray) -> list[float]:
+    batches = table.harmonised_over
+    found = model.log_odds(table.values[rows], None if batches is None else batches[rows])
+    return [float(item) for item in found]
 
 
 def fold_seed(seed: int, repeat: int, fold: int) -> int:
@@ -136,24 +171,16 @@ def run_all(work: Sequence[Callable[[], Any]], jobs: int, progress: Progress, wh
     return results
 
 
-def _fold(plan: Plan, table: Table, held: np.ndarray, seed: int) -> dict[str, Any]:
-    model = _fit(plan, table, ~held, seed)
-    clinical_part = clinical_table(table)
-    clinical = None
-    if clinical_part is not None:
-        alone = clinical_plan(plan, table)
-        clinical = _fit(alone, clinical_part, ~held, seed).log_odds(clinical_part.values[held]).tolist()
-    return {
-        "log_odds": model.log_odds(table.values[held]).tolist(),
-        "clinical": clinical,
-        "columns": [table.columns[index] for index in model.columns],
-        "members": [f"{item.kind} (setting {item.setting:g}, weight {item.weight:.2f})" for item in model.members],
-    }
-
-
 def _fit(plan: Plan, table: Table, rows: np.ndarray, seed: int) -> FittedModel:
-    time = None if table.time is None else table.time[rows]
-    return fit_model(plan, table.values[rows], table.labels[rows], table.groups[rows], time, seed)
+    return fit_table(plan, table.rows(np.flatnonzero(rows)), seed)
+
+
+def fit_table(plan: Plan, table: Table, seed: int, jobs: int = 1) -> FittedModel:
+    """Fit a plan to all rows of a table, harmonised over its batches where it has any."""
+    names = table.harmonised_over
+    places = [index for index, name in enumerate(table.columns) if name in table.features]
+    batches = None if names is None or not places else Batches(names, np.array(places))
+    return fit_model(plan, table.values, table.labels, table.groups, table.time, seed, jobs, batches)
 
 
 def clinical_plan(plan: Plan, table: Table) -> Plan:
@@ -180,24 +207,20 @@ def leave_one_centre_out(
     if len(names) < _FEWEST_CENTRES:
         return {}
 
-    def one(name: str) -> float | None:
+    pieces = []
+    for number, name in enumerate(names):
         held = centres == name
         seen = ~held & ~np.isin(table.groups, table.groups[held])
-        if (
-            min(table.labels[seen].sum(), (1 - table.labels[seen]).sum()) < 2
-            or len(set(table.labels[held].tolist())) < 2
-        ):
-            return None
-        found = keep(
-            f"centre-{names.index(name)}", lambda: _fit(plan, table, seen, seed).log_odds(table.values[held]).tolist()
-        )
-        return discrimination(np.array(found), table.rows(np.flatnonzero(held)))
-
-    values = run_all([partial(one, name) for name in names], jobs, progress, "centre")
+        fewest = min(table.labels[seen].sum(), (1 - table.labels[seen]).sum())
+        if fewest >= 2 and len(set(table.labels[held].tolist())) == 2:
+            pieces.append((name, _Piece(f"centre-{number}", seen, held, seed)))
+    found = _held_out(plan, table, [item for _, item in pieces], jobs, keep, progress, "centre")
     return {
-        name: (int((centres == name).sum()), value)
-        for name, value in zip(names, values, strict=True)
-        if value is not None
+        name: (
+            int(piece.held.sum()),
+            discrimination(np.array(data["log_odds"]), table.rows(np.flatnonzero(piece.held))),
+        )
+        for (name, piece), data in zip(pieces, found, strict=True)
     }
 
 
@@ -246,15 +269,15 @@ def bootstrap_optimism(
             sample, left = table.rows(rows), ~np.isin(table.groups, drawn)
             if min(np.unique(sample.groups[sample.labels == value]).size for value in (0, 1)) >= 2 and left.any():
                 break
-        fitted = fit_model(plan, sample.values, sample.labels, sample.groups, sample.time, fold_seed(seed, 4, number))
-        everyone = fitted.log_odds(table.values)
+        fitted = fit_table(plan, sample, fold_seed(seed, 4, number))
+        everyone = fitted.log_odds(table.values, table.harmonised_over)
         gap = discrimination(everyone[rows], sample) - discrimination(everyone, table)
         unseen = discrimination(everyone[left], table.rows(np.flatnonzero(left)))
         return [gap, 0.5 if np.isnan(unseen) else unseen, brier(probability(everyone[left]), table.labels[left])]
 
     pieces = [partial(keep, f"bootstrap-{number}", partial(one, number)) for number in range(draws)]
     found = np.array(run_all(pieces, jobs, progress, "bootstrap sample"))
-    scores = model.log_odds(table.values)
+    scores = model.log_odds(table.values, table.harmonised_over)
     apparent, optimism = discrimination(scores, table), float(found[:, 0].mean())
     # As errors, so that one formula serves both; chance is one half.
     estimate = 1 - _six_three_two_plus(1 - apparent, 1 - float(found[:, 1].mean()), 0.5)
@@ -288,32 +311,27 @@ def learning_curve(
     """Return (patients fitted on, AUC or C in the held folds) for growing shares of the fitting patients."""
     count = fold_count(table.labels, table.groups, outer_folds)
     numbers = fold_numbers(table.labels, table.groups, count, [seed, 0])
-
-    def one(share: float, fold: int) -> list[Any]:
-        seen = np.flatnonzero(numbers != fold)
-        part = seen[fold_numbers(table.labels[seen], table.groups[seen], 20, [seed, 5, fold]) < round(20 * share)]
-        if min(np.unique(table.groups[part][table.labels[part] == value]).size for value in (0, 1)) < 2:
-            return []
-        rows = np.isin(np.arange(table.labels.size), part)
-        model = _fit(plan, table, rows, fold_seed(seed, 0, fold))
-        return [int(np.unique(table.groups[part]).size), model.log_odds(table.values[numbers == fold]).tolist()]
-
-    work = [(share, fold) for share in _CURVE_SHARES for fold in range(count)]
-    found = run_all(
-        [partial(keep, f"curve-{item[0]:g}-{item[1]}", partial(one, *item)) for item in work],
-        jobs,
-        progress,
-        "learning step",
-    )
-    points = []
+    pieces: dict[float, list[_Piece]] = {}
     for share in _CURVE_SHARES:
-        scores, sizes = np.zeros(table.labels.size), []
-        for (other, fold), item in zip(work, found, strict=True):
-            if other == share and item:
-                scores[numbers == fold] = item[1]
-                sizes.append(item[0])
-        if len(sizes) == count:
-            points.append((round(float(np.mean(sizes))), discrimination(scores, table, numbers)))
+        pieces[share] = []
+        for fold in range(count):
+            rest = np.flatnonzero(numbers != fold)
+            place = fold_numbers(table.labels[rest], table.groups[rest], 20, [seed, 5, fold])
+            part = rest[place < round(20 * share)]
+            if min(np.unique(table.groups[part][table.labels[part] == value]).size for value in (0, 1)) >= 2:
+                seen = np.isin(np.arange(table.labels.size), part)
+                name = f"curve-{share:g}-{fold}"
+                pieces[share].append(_Piece(name, seen, numbers == fold, fold_seed(seed, 0, fold)))
+    # A share that is too small for some fold has no point, and its other folds are not worth fitting.
+    whole = [item for share in _CURVE_SHARES if len(pieces[share]) == count for item in pieces[share]]
+    found = _held_out(plan, table, whole, jobs, keep, progress, "learning step")
+    points = []
+    for start in range(0, len(whole), count):
+        scores = np.zeros(table.labels.size)
+        for piece, data in zip(whole[start : start + count], found[start : start + count], strict=True):
+            scores[piece.held] = data["log_odds"]
+        sizes = [np.unique(table.groups[piece.seen]).size for piece in whole[start : start + count]]
+        points.append((round(float(np.mean(sizes))), discrimination(scores, table, numbers)))
     return tuple(points)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +23,16 @@ class Series:
     ranges: tuple[tuple[float, float], ...] = ()
 
 
+def ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return the round numbers from ``low`` to ``high``, four to eight of them, whose step is 1, 2 or 5 at some place."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(size * factor for factor in (10, 5, 2, 1) if (high - low) / (size * factor) >= 3)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounded to the place of the step, because 3 * 0.1 is not 0.3.
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return tuple(round(number * step, digits) + 0.0 for number in range(first, last + 1))
+
+
 def chart(
     title: str, series: Sequence[Series], *, x: str, y: str, x_range: tuple[float, float], y_range: tuple[float, float]
 ) -> str:
@@ -33,17 +44,18 @@ def chart(
         return _LEFT + sx * (WIDTH - _LEFT - _RIGHT), HEIGHT - _BOTTOM - sy * (HEIGHT - _TOP - _BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}">']
-    for step in range(6):
-        px = x_range[0] + step / 5 * (x_range[1] - x_range[0])
-        py = y_range[0] + step / 5 * (y_range[1] - y_range[0])
-        left, bottom = at(px, py)
+    for px in ticks(*x_range):
+        left = at(px, 0)[0]
         parts.append(
-            f'<path class="grid" d="M{left:.1f} {_TOP:g}V{HEIGHT - _BOTTOM:g}M{_LEFT:g} {bottom:.1f}H{WIDTH - _RIGHT:g}"/>'
+            f'<path class="grid" d="M{left:.1f} {_TOP:g}V{HEIGHT - _BOTTOM:g}"/>'
+            f'<text class="label" x="{left:.1f}" y="{HEIGHT - _BOTTOM + 15:g}" text-anchor="middle">{px:g}</text>'
         )
+    for py in ticks(*y_range):
+        bottom = at(0, py)[1]
         parts.append(
-            f'<text class="label" x="{left:.1f}" y="{HEIGHT - _BOTTOM + 15:g}" text-anchor="middle">{px:.3g}</text>'
+            f'<path class="grid" d="M{_LEFT:g} {bottom:.1f}H{WIDTH - _RIGHT:g}"/>'
+            f'<text class="label" x="{_LEFT - 6:g}" y="{bottom + 4:.1f}" text-anchor="end">{py:g}</text>'
         )
-        parts.append(f'<text class="label" x="{_LEFT - 6:g}" y="{bottom + 4:.1f}" text-anchor="end">{py:.3g}</text>')
     parts.append(
         f'<text class="label" x="{(_LEFT + WIDTH - _RIGHT) / 2:g}" y="{HEIGHT - 8:g}" text-anchor="middle">{escape(x)}</text>'
         f'<text class="label" transform="translate(12 {(HEIGHT - _BOTTOM + _TOP) / 2:g}) rotate(-90)" text-anchor="middle">{escape(y)}</text>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..classifiers.bundles import (
     CARD_FILE,
     CARD_VERSION,
     EVIDENCE_FILE,
+    Bundle,
     Card,
     Figure,
     InputSpec,
@@ -40,15 +42,18 @@ from .assess import (
     events_per_variable,
     performance,
     sample_size_note,
+    subgroup_reports,
 )
 from .checklists import checklists
+from .harmonisation import harmonise as harmonise_rows
 from .learners import LEARNERS, require_scikit_learn
 from .metrics import CurvePoint
-from .model import FittedModel, fit_model
+from .model import FittedModel
 from .nested import (
     Keep,
     bootstrap_optimism,
     discrimination,
+    fit_table,
     fold_seed,
     learning_curve,
     leave_one_centre_out,
@@ -58,11 +63,12 @@ from .nested import (
 )
 from .page import write_validation_page
 from .recipes import DEFAULT_RECIPE, Flag, Recipe, learner_titles, load_recipe, recipe_table
-from .table import CLINICAL_NAMES, Table, read_table
+from .table import CLINICAL_NAMES, LEAST_ICC, Table, read_table, without_unstable
 
 VALIDATION_FILE = "validation.json"
 CHECKLIST_FILE = "checklists.json"
 REPORT_FILE = "report.html"
+VALIDATED_FOLDER = "bundle"
 
 # Fewer patients of the smaller class, or fewer of them per variable of a model that selects its variables, and a figure is chance.
 FEWEST_EVENTS = 10
@@ -70,6 +76,8 @@ FEWEST_EVENTS_PER_VARIABLE = 2.0
 # Up to this many cells the slower checks come with every run.
 _SMALL_TABLE_CELLS = 30_000
 _SMALL_TABLE_BOOTSTRAPS = 20
+# Folds drawn anew tell most where rows are few, and cost most where the table is large: repeats are fewer above this many cells in all.
+_CELLS_OF_ALL_REPEATS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,9 @@ class Effort:
     def settled(self, recipe: Recipe, table: Table) -> Effort:
         """Return it with nothing left open."""
         small = table.values.size <= _SMALL_TABLE_CELLS
+        most = max(1, _CELLS_OF_ALL_REPEATS // max(table.values.size, 1))
         return Effort(
-            recipe.scheme.repeats if self.repeats is None else self.repeats,
+            min(recipe.scheme.repeats, most) if self.repeats is None else self.repeats,
             (_SMALL_TABLE_BOOTSTRAPS if small else 0) if self.bootstraps is None else self.bootstraps,
             self.permutations,
             small if self.learning_curve is None else self.learning_curve,
@@ -99,6 +108,9 @@ def train(
     recipe: str | Recipe = DEFAULT_RECIPE,
     label: str | None = None,
     exclude: Sequence[str] = (),
+    harmonise: str | None = None,
+    stability: Path | None = None,
+    min_icc: float = LEAST_ICC,
     effort: Effort | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -109,6 +121,14 @@ def train(
 
     ``out`` appears when everything is done. Finished folds of an interrupted run are taken up by the same call.
 
+    Parameters
+    ----------
+    harmonise
+        The column, such as `centre` or `scanner`, over which ComBat brings measured columns together, fitted inside the folds;
+        without it, `centre` where the recipe asks for it.
+    stability, min_icc
+        A table of `feature` and `icc` (stability.csv of a cohort): measurements of a feature below the limit are left out.
+
     Raises
     ------
     InputError
@@ -118,28 +138,46 @@ def train(
     """
     require_scikit_learn()
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if chosen.harmonisation != "none":
-        raise InputError(f"{chosen.id}: harmonisation inside the folds is not available; write `harmonisation: none`.")
+    batch = harmonise or ("centre" if chosen.harmonisation == "combat" else None)
     survival = chosen.task == "survival"
-    whole = read_table(table_path, label=_label(chosen, table_path, label), survival=survival, exclude=exclude)
-    table, notes = recipe_table(chosen, whole)
+    whole = read_table(
+        table_path, label=_label(chosen, table_path, label), survival=survival, exclude=exclude, batch=batch
+    )
+    steady, filtered = (whole, "") if stability is None else without_unstable(whole, stability, min_icc)
+    table, notes = recipe_table(chosen, steady)
     events, variables, ratio = events_per_variable(chosen, table)
     notes = (*whole.notes, *notes, sample_size_note(events, variables, ratio))
+    if filtered:
+        notes = (*notes, filtered)
+    harmonised = "" if batch is None else _harmonise_note(table, batch)
+    if harmonised:
+        notes = (*notes, harmonised)
     _check_size(chosen, table_path, events, variables, ratio, force)
     effort = (effort or Effort()).settled(chosen, table)
     run = fingerprint(
-        code_fingerprint(), table.sha256, to_json(chosen), to_json(effort), seed, label, tuple(exclude), table.columns
+        code_fingerprint(),
+        table.sha256,
+        to_json(chosen),
+        to_json(effort),
+        seed,
+        label,
+        tuple(exclude),
+        table.columns,
+        batch,
+        filtered,
     )
     with Workspace(out) as workspace:
-        workspace.check_inputs([table_path])
+        workspace.check_inputs([table_path] if stability is None else [table_path, stability])
         if workspace.holds(run):
             return _kept_result(workspace.out)
         keep = _keeper(
-            workspace.cache, fingerprint(code_fingerprint(), table.sha256, to_json(chosen), seed, label, table.columns)
+            workspace.cache,
+            fingerprint(code_fingerprint(), table.sha256, to_json(chosen), seed, label, table.columns, batch),
         )
         result, model = _assess(chosen, table, notes, effort, seed, jobs, keep, part(progress, 0.0, 0.95))
+        result = replace(result, harmonisation=harmonised, stability_filter=filtered)
         progress(0.96, "write the bundle")
-        _write_bundle(chosen, table, result, model, workspace.result)
+        _write_bundle(chosen, table, result, model, workspace.result, batch or "")
         lists = checklists(chosen, result)
         write_json(workspace.result / VALIDATION_FILE, to_json(result))
         write_json(workspace.result / CHECKLIST_FILE, to_json(lists))
@@ -162,6 +200,8 @@ def validate(
 ) -> Assessment:
     """Apply a trained bundle to a labelled table that it was not fitted to, and write the figures and the report.
 
+    ``out/bundle`` is the same bundle with these figures on its card as the external validation, on which its weight in a flag depends.
+
     Raises
     ------
     InputError
@@ -176,7 +216,11 @@ def validate(
     model = bundle.predictor.model
     survival = model.outcome == "log hazard"
     table = read_table(
-        table_path, label=_label_there(table_path, label, model.label), survival=survival, needed=model.columns
+        table_path,
+        label=_label_there(table_path, label, model.label),
+        survival=survival,
+        needed=model.columns,
+        batch=model.batch_column or None,
     )
     recipe = _recipe_of(model)
     table, notes = (
@@ -187,14 +231,19 @@ def validate(
     table = table.take(model.columns)
     progress(0.1, "predict")
     with one_thread_per_call():
-        log_odds = bundle.predictor.log_odds(table.values)
-    outside = np.mean(
-        (table.values < np.array(model.lower)) | (table.values > np.array(model.upper)),
-        axis=0,
-        where=~np.isnan(table.values),
-    )
+        log_odds = bundle.predictor.log_odds(table.values, table.harmonised_over)
+    seen = table.values
+    if model.correction is not None and table.batches:
+        seen = model.correction(seen, table.batches)
+    outside = np.mean((seen < np.array(model.lower)) | (seen > np.array(model.upper)), axis=0, where=~np.isnan(seen))
     far = [name for name, share in zip(model.columns, outside, strict=True) if share > 0.25]
     found = [*table.notes, *notes]
+    if model.correction is not None:
+        strange = sorted(set(table.batches) - set(model.correction.batches))
+        if strange:
+            found.append(
+                f"Taken as they are, because the model was not fitted to their {model.batch_column}: {', '.join(strange[:5])}."
+            )
     if far:
         found.append(
             f"More than a quarter of the rows lie outside the training range in {len(far)} columns, such as {', '.join(far[:5])}."
@@ -202,6 +251,7 @@ def validate(
     strata = np.zeros((1, table.labels.size), dtype=int)
     with one_thread_per_call():
         figures = performance(log_odds[None, :], table, strata, seed=seed)
+        subgroups = subgroup_reports(log_odds[None, :], table, strata, seed=seed)
     centres = tuple(
         CentreReport(name, int(rows.sum()), discrimination(log_odds[rows], table.rows(np.flatnonzero(rows))))
         for name in sorted(set(table.centres))
@@ -213,16 +263,45 @@ def validate(
         f"The bundle {bundle.card.id} {bundle.card.version}, as it is, on rows that it was not fitted to.",
         int(np.unique(table.groups).size), table.labels.size, int(table.labels.sum()), variables, ratio,
         figures, (figures.discrimination.value,), None, None, None, (), (), centres,
-        (), against_reported(recipe, figures), tuple(found),
+        (), against_reported(recipe, figures), tuple(found), subgroups,
     )  # fmt: skip
     with Workspace(out) as workspace:
         workspace.check_inputs([table_path, bundle_path])
         write_json(workspace.result / VALIDATION_FILE, to_json(result))
         write_validation_page(recipe, result, checklists(recipe, result), workspace.result / REPORT_FILE)
+        _write_validated(bundle, table, result, workspace.result / VALIDATED_FOLDER)
         _write_provenance(workspace, fingerprint(table.sha256, to_json(bundle.card), seed), table, model.recipe, seed)
         workspace.publish()
     progress(1.0, "done")
     return result
+
+
+def _write_validated(bundle: Bundle, table: Table, result: Assessment, folder: Path) -> None:
+    """Write the bundle again, with its external validation and the table of that on the card."""
+    folder.mkdir()
+    for name in bundle.card.sha256:
+        shutil.copyfile(bundle.folder / name, folder / name)
+    used = Source("external-table", f"{table.source}, {result.patients} patients", f"sha256:{table.sha256}")
+    kept = tuple(item for item in bundle.card.sources if item.id != used.id)
+    measured = _on_card(result)
+    validation = replace(bundle.card.validation, external=measured)
+    write_json(folder / CARD_FILE, to_json(replace(bundle.card, sources=(*kept, used), validation=validation)))
+    load_bundle(folder)
+
+
+def _on_card(result: Assessment) -> CardPerformance:
+    found, slope, squared = (
+        result.performance.discrimination,
+        result.performance.calibration_slope,
+        result.performance.brier,
+    )
+    return CardPerformance(
+        Figure(found.value, found.lower, found.upper),
+        None if slope is None or not np.isfinite(slope.value) else slope.value,
+        result.performance.calibration_intercept,
+        None if squared is None else squared.value,
+        result.scheme if result.performance.metric == "auc" else f"Harrell's C in place of the AUC. {result.scheme}",
+    )
 
 
 def _label(recipe: Recipe, path: Path, label: str | None) -> str | None:
@@ -252,6 +331,12 @@ def _check_size(recipe: Recipe, path: Path, events: int, variables: int, ratio: 
         )
     if problems and not force:
         raise InputError([*problems, "Gather more patients, or add --force to see what comes out nevertheless."])
+
+
+def _harmonise_note(table: Table, batch: str) -> str:
+    """Return in a sentence what ComBat does to the table; the model does it inside the folds, on fewer rows."""
+    places = [index for index, name in enumerate(table.columns) if name in table.features]
+    return f"Harmonised over `{batch}` inside the folds. {harmonise_rows(table.values[:, places], table.batches).note}"
 
 
 def _keeper(folder: Path, key: str) -> Keep:
@@ -287,10 +372,11 @@ def _assess(
     )
     progress(0.5, "fit the final model")
     with one_thread_per_call():
-        model = fit_model(plan, table.values, table.labels, table.groups, table.time, fold_seed(seed, 9, 9), jobs)
+        model = fit_table(plan, table, fold_seed(seed, 9, 9), jobs)
         figures = performance(nested.log_odds, table, nested.fold_of_row, seed=seed)
+        subgroups = subgroup_reports(nested.log_odds, table, nested.fold_of_row, seed=seed)
         comparison = compare_with_clinical(nested, table, seed=seed)
-        importance = model.importance(table.values)
+        importance = model.importance(table.values, table.harmonised_over)
     if comparison is not None and nested.clinical is not None and figures.decision:
         figures = replace(
             figures, decision=_decision_with_clinical(nested.average(), nested.clinical.mean(axis=0), table)
@@ -320,7 +406,8 @@ def _assess(
         table=table.source,
         table_sha256=table.sha256,
         scheme=f"Nested cross-validation, {count} outer and up to {recipe.scheme.inner_folds} inner folds, {'once' if repeats == 1 else f'{repeats} times'}, all rows of a patient in one "
-        "fold; cleaning, clustering, selection, scaling, settings and recalibration inside the folds; pairs compared inside the folds.",
+        f"fold; {'harmonisation, ' if table.batches else ''}cleaning, clustering, selection, scaling, settings and recalibration inside the folds; pairs compared, "
+        "and the calibration slope measured, inside the folds; figures of repeats averaged.",
         patients=int(np.unique(table.groups).size),
         rows=int(table.labels.size),
         events=int(table.labels.sum()),
@@ -339,6 +426,7 @@ def _assess(
         columns=column_reports([table.columns[index] for index in model.columns], importance, nested),
         reported=against_reported(recipe, figures),
         notes=tuple(notes),
+        subgroups=subgroups,
     ), model
 
 
@@ -349,7 +437,9 @@ def _decision_with_clinical(model: np.ndarray, clinical: np.ndarray, table: Tabl
     return decision_curve(probability(model), table.labels, probability(clinical))
 
 
-def _write_bundle(recipe: Recipe, table: Table, result: Assessment, model: FittedModel, folder: Path) -> None:
+def _write_bundle(
+    recipe: Recipe, table: Table, result: Assessment, model: FittedModel, folder: Path, batch: str
+) -> None:
     """Write model.json, a skops file for each member that is no weighted sum, and the card that names them."""
     names = tuple(table.columns[index] for index in model.columns)
     members, files = [], []
@@ -393,6 +483,8 @@ def _write_bundle(recipe: Recipe, table: Table, result: Assessment, model: Fitte
         intercept=model.intercept,
         slope=model.slope,
         scikit_learn=sklearn.__version__,
+        batch_column=batch,
+        correction=model.correction,
     )
     write_json(folder / EVIDENCE_FILE, to_json(trained))
     types = sorted({name for file in files for name in types_of(folder / file)})
@@ -415,22 +507,10 @@ def _card(
     types: list[str],
     hashes: dict[str, str],
 ) -> Card:
-    found, slope, squared = (
-        result.performance.discrimination,
-        result.performance.calibration_slope,
-        result.performance.brier,
-    )
     ranges = {
         name: (float(low), float(high))
         for name, low, high in zip(names, model.scaling.lower, model.scaling.upper, strict=True)
     }
-    measured = CardPerformance(
-        Figure(found.value, found.lower, found.upper),
-        None if slope is None or not np.isfinite(slope.value) else slope.value,
-        result.performance.calibration_intercept,
-        None if squared is None else squared.value,
-        result.scheme if result.performance.metric == "auc" else f"Harrell's C in place of the AUC. {result.scheme}",
-    )
     inputs = tuple(
         InputSpec(
             name, name.replace(".", ", "), "as extracted" if name not in CLINICAL_NAMES else "as in study.yaml", *ranges[name],
@@ -445,7 +525,7 @@ def _card(
         title=recipe.title,
         flag=_flag(recipe, table),
         kind="linear" if all(isinstance(item.fitted, tuple) for item in model.members) else "sklearn",
-        purpose=f"{recipe.endpoint}: {learner_titles(recipe)}, fitted to the user's own table after {recipe.publication.citation}",
+        purpose=f"{recipe.endpoint}: {learner_titles(recipe)}, fitted to {table.source} after {recipe.publication.citation}",
         endpoint=f"`{table.label}`: {recipe.endpoint}",
         population=f"the patients of {table.source}; the publication: {recipe.population}",
         inputs=inputs,
@@ -459,7 +539,7 @@ def _card(
             f"{result.rows} rows, {result.candidates} candidate columns, {len(names)} read",
             "training-table",
         ),
-        validation=Validation(measured, None),
+        validation=Validation(_on_card(result), None),
         reported=result.reported,
         limits=(
             "Research use only.",
@@ -470,6 +550,7 @@ def _card(
         licence="that of the table it was fitted to",
         sha256=hashes,
         types=tuple(types),
+        simulated=recipe.simulated,
     )
 
 

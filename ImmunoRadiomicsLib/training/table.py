@@ -27,6 +27,8 @@ from ..study import Clinical
 
 FEWEST_ROWS = 10
 MOST_MISSING = 0.5
+# Good agreement of readings begins here (T. Koo, M. Li, doi:10.1016/j.jcm.2016.02.012).
+LEAST_ICC = 0.75
 _MOST_PROBLEMS = 20
 _ENOUGH_TO_TELL_APART = 5
 
@@ -45,15 +47,20 @@ OUTCOME_NAMES = frozenset(
 _BOOKKEEPING = frozenset(
     {"lesion", "fold", "folder", "status", "tumour", "agents", "regimen", "treatment_start", "line"}
 )
+# What groups of patients are compared by, beside the clinical columns.
+_DESCRIBING = frozenset({"tumour", "agents", "regimen", "line", "stage", "scanner", "manufacturer", "kernel"})
+_MOST_LEVELS = 5
 CLINICAL_NAMES = frozenset(item.name for item in dataclasses.fields(Clinical))
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "."})
 _YES_NO = {"true": 1.0, "yes": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "0.0": 0.0}
-_WORDS = {
-    "sex": {"female": 0.0, "f": 0.0, "male": 1.0, "m": 1.0},
-    "smoking": {"never": 0.0, "former": 1.0, "current": 2.0},
-    "ctdna_change": {"favourable": 0.0, "unfavourable": 1.0},
-    "setting": {"trial": 0.0, "real-world": 1.0},
-}
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Something that patients differ in by few levels, such as sex; ``levels`` has one entry for each row, empty where it is not known."""
+
+    name: str
+    levels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class Table:
 
     ``values`` (rows, columns) has NaN where a cell is empty. ``groups`` numbers the patients: rows with the same number are never parted
     between fitting and testing. ``time`` is in the unit of its column; ``labels`` then says whether the event was seen. ``notes`` say what
-    was left out, and why.
+    was left out, and why. ``batches`` names the batch of each row where features are to be harmonised, and ``attributes`` are what rows
+    can be told apart by, whether or not a model reads it.
     """
 
     source: str
@@ -77,6 +85,13 @@ class Table:
     columns: tuple[str, ...]
     values: np.ndarray
     notes: tuple[str, ...]
+    batches: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+    @property
+    def harmonised_over(self) -> np.ndarray | None:
+        """The batch of each row as an array; None where nothing is to be harmonised."""
+        return np.array(self.batches, dtype=object) if self.batches else None
 
     @property
     def clinical(self) -> tuple[str, ...]:
@@ -107,6 +122,10 @@ class Table:
             labels=self.labels[chosen],
             time=None if self.time is None else self.time[chosen],
             values=self.values[chosen],
+            batches=tuple(self.batches[item] for item in chosen) if self.batches else (),
+            attributes=tuple(
+                Attribute(item.name, tuple(item.levels[row] for row in chosen)) for item in self.attributes
+            ),
         )
 
 
@@ -133,6 +152,7 @@ def read_table(
     survival: bool = False,
     exclude: Sequence[str] = (),
     needed: Sequence[str] | None = None,
+    batch: str | None = None,
 ) -> Table:
     """Read and check a table (CSV, also compressed with gzip, or Parquet).
 
@@ -148,6 +168,8 @@ def read_table(
         Columns to leave out.
     needed
         The columns that a model reads: these and no others are taken, as they are; without them, all usable columns.
+    batch
+        Column with the scanner or centre that features are to be harmonised over.
 
     Raises
     ------
@@ -178,6 +200,11 @@ def read_table(
     for name in exclude:
         if name.lower() not in lower:
             problems.append(f"{path}: the column `{name}`, which is to be left out, is not there.")
+    batch_at = (
+        None if batch is None else _find(lower, CENTRE_NAMES if batch.lower() in CENTRE_NAMES else (batch.lower(),))
+    )
+    if batch is not None and batch_at is None:
+        problems.append(f"{path}: there is no column `{batch}`, over which features are to be harmonised.")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header) and len(problems) < _MOST_PROBLEMS:
             problems.append(f"{path}, line {number}: the row has {len(row)} cells under {len(header)} columns.")
@@ -206,7 +233,15 @@ def read_table(
         for pair, count in Counter(zip(patients, lesions, strict=True)).items():
             if count > 1:
                 problems.append(f"{path}: patient {pair[0]}, lesion {pair[1] or '(none)'} has {count} rows. Keep one.")
-    skip = {patient_at, label_at, time_at, lesion_at, centre_at, *(lower.index(name.lower()) for name in exclude)}
+    skip = {
+        patient_at,
+        label_at,
+        time_at,
+        lesion_at,
+        centre_at,
+        batch_at,
+        *(lower.index(name.lower()) for name in exclude),
+    }
     if needed is not None:
         skip |= {at for at, name in enumerate(header) if name not in needed and name.lower() not in needed}
     columns, values = _columns(path, header, rows, lines, skip, problems, notes)
@@ -226,6 +261,8 @@ def read_table(
         columns=columns,
         values=values,
         notes=(),
+        batches=() if batch_at is None else tuple(row[batch_at].strip() or "not stated" for row in rows),
+        attributes=_attributes(header, rows, {patient_at, label_at, time_at}),
     )
     if needed is not None:
         table = table.take(needed)
@@ -469,6 +506,73 @@ def _leaking(table: Table) -> list[str]:
             if same.all() or not same.any():
                 found.append(name)
     return found
+
+
+def _attributes(header: Sequence[str], rows: Sequence[Sequence[str]], skip: set[int | None]) -> tuple[Attribute, ...]:
+    """Return the clinical and descriptive columns by which patients fall into a few groups; numbers are parted at their median."""
+    found = []
+    for at, name in enumerate(header):
+        low = name.lower()
+        if at in skip or not (low in CLINICAL_NAMES or low in _DESCRIBING):
+            continue
+        cells = ["" if _is_missing(row[at]) else row[at].strip() for row in rows]
+        distinct = {cell for cell in cells if cell}
+        if len(distinct) > _MOST_LEVELS:
+            numbers = [None if not cell else _number(cell) for cell in cells]
+            known = [item for item in numbers if item is not None]
+            if len(known) < sum(bool(cell) for cell in cells):
+                continue
+            middle = float(np.median(known))
+            cells = ["" if item is None else f"{'up to' if item <= middle else 'above'} {middle:g}" for item in numbers]
+            distinct = {cell for cell in cells if cell}
+        if len(distinct) > 1:
+            found.append(Attribute(name, tuple(cells)))
+    return tuple(found)
+
+
+def without_unstable(table: Table, path: Path, least: float) -> tuple[Table, str]:
+    """Leave out the features whose readings do not agree: return the rest, and in a sentence what was done.
+
+    Parameters
+    ----------
+    path
+        CSV with the columns `feature` and `icc`, as `cohort` writes it in stability.csv; the part of a column after time point and region is
+        looked up there. What the file does not have, or has without a figure, was not judged and stays.
+    least
+        The intraclass correlation below which a feature is left out.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, an `icc` is no number, or nothing of the table is in it.
+    """
+    header, rows = _read_cells(path)
+    lower = [name.lower() for name in header]
+    if not {"feature", "icc"} <= set(lower):
+        raise InputError(f"{path}: the columns `feature` and `icc` are needed; `cohort --perturbations` writes them.")
+    judged: dict[str, float] = {}
+    problems = []
+    for line, row in enumerate(rows, start=2):
+        feature, cell = row[lower.index("feature")].strip(), row[lower.index("icc")]
+        if _is_missing(cell):
+            continue
+        value = _number(cell)
+        if value is None:
+            problems.append(f"{path}, line {line}: the icc is {cell.strip()[:40]!r}; a number is needed.")
+        else:
+            judged[feature] = value
+    measured = {name: name.split(".", 2)[-1] for name in table.features}
+    known = [name for name, feature in measured.items() if feature in judged]
+    if not problems and not known:
+        problems.append(f"{path}: no feature of {table.source} is judged there; is it that of another preset?")
+    if problems:
+        raise InputError(_shortened(problems))
+    dropped = {name for name in known if judged[measured[name]] < least}
+    text = (
+        f"{len(dropped)} of {len(known)} measured columns were left out because their intraclass correlation over perturbed contours is below {least:g}; "
+        f"{len(measured) - len(known)} were not judged and stay."
+    )
+    return table.take([name for name in table.columns if name not in dropped]), text
 
 
 def _groups(table: Table, lower: list[str], rows: list[list[str]], notes: list[str]) -> np.ndarray:

@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("skops")
 
-from ImmunoRadiomicsLib.classifiers.trained import probability
+from ImmunoRadiomicsLib.classifiers.trained import probability, score
 from ImmunoRadiomicsLib.training.folds import fold_count, fold_numbers
+from ImmunoRadiomicsLib.training.harmonisation import fit_correction
 from ImmunoRadiomicsLib.training.learners import martingale_residuals
 from ImmunoRadiomicsLib.training.metrics import (
     auc,
@@ -20,7 +21,8 @@ from ImmunoRadiomicsLib.training.metrics import (
     net_reclassification,
     roc_curve,
 )
-from ImmunoRadiomicsLib.training.model import Plan, fit_model
+from ImmunoRadiomicsLib.training.model import Batches, Plan, fit_model, recalibrate
+from ImmunoRadiomicsLib.training.plots import ticks
 from ImmunoRadiomicsLib.training.selection import minimum_redundancy, representatives, usable_columns
 
 
@@ -62,6 +64,71 @@ def test_calibration_slope_is_recovered(slope: float) -> None:
     intercept, found = calibration_line(probability(scores), labels)
     assert found == pytest.approx(slope, abs=0.05)
     assert intercept > 0
+
+
+def test_the_slope_has_an_intercept_for_each_fold() -> None:
+    rng = np.random.default_rng(4)
+    fold = rng.integers(5, size=20_000)
+    scores = rng.normal(size=fold.size)
+    labels = (rng.random(fold.size) < probability(scores)).astype(int)
+    # Models of folds that lie too high or too low, as they do where a fold happens to hold many events.
+    shifted = probability(scores + np.array([-2.0, -1.0, 0.0, 1.0, 2.0])[fold])
+    assert calibration_line(shifted, labels, fold)[1] == pytest.approx(1.0, abs=0.06)
+    assert calibration_line(shifted, labels)[1] < 0.7
+    # A fold without events has no part in it.
+    assert np.isfinite(calibration_line(shifted, np.where(fold == 0, 0, labels), fold)[1])
+
+
+@pytest.mark.parametrize(("signal", "low", "high"), [(0.0, 0.1, 0.3), (0.8, 0.6, 0.95)])
+def test_recalibration_stays_small_without_evidence(signal: float, low: float, high: float) -> None:
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(40):
+        scores = rng.normal(size=100)
+        labels = (rng.random(100) < probability(signal * scores - 0.5)).astype(int)
+        intercept, slope = recalibrate((scores - scores.mean()) / scores.std(), labels)
+        found.append(slope)
+        assert probability(np.array(intercept)) == pytest.approx(labels.mean(), abs=0.06)
+    assert low < np.mean(found) < high
+
+
+def test_linear_members_fade_where_they_tell_nothing() -> None:
+    rng = np.random.default_rng(3)
+    plan = Plan(("plain-lasso", "loose-lasso", "forest"), "none", 8, 0.95, 3)
+    values = rng.normal(size=(200, 8))
+    straight = (values[:, 0] + values[:, 1] > 0).astype(int)
+    bent = (values[:, 0] * values[:, 1] > 0).astype(int)
+    shares = []
+    for labels in (straight, bent):
+        members = fit_model(plan, values, labels, np.arange(200), None, 0).members
+        sizes = [item.weight * item.slope * np.std(score(item.fitted, values)) for item in members]
+        shares.append(sum(sizes[:2]) / sum(sizes))
+        assert members[0].weight == members[1].weight
+    assert shares[0] > 0.4
+    assert shares[1] < 0.2
+
+
+def test_harmonisation_is_fitted_to_the_fitting_rows() -> None:
+    rng = np.random.default_rng(6)
+    labels, names = np.tile([0, 1], 60), np.repeat(np.array(["A", "B", "C"], dtype=object), 40)
+    values = rng.normal(size=(120, 6)) + np.repeat([0.0, 6.0, -6.0], 40)[:, None]
+    values[:, 0] += 1.5 * labels
+    values[:, 5] = labels + rng.normal(size=120)
+    batches = Batches(names, np.arange(5))
+    plan = Plan(("ridge",), "none", 6, 1.0, 3)
+    seen = np.arange(120) % 3 > 0
+    model = fit_model(plan, values[seen], labels[seen], np.arange(80), None, 0, batches=batches.rows(seen))
+    plain = fit_model(plan, values[seen], labels[seen], np.arange(80), None, 0)
+    assert auc(model.log_odds(values[~seen], names[~seen]), labels[~seen]) > 0.8
+    found = auc(model.log_odds(values[~seen], names[~seen]), labels[~seen])
+    assert found >= auc(plain.log_odds(values[~seen]), labels[~seen])
+    assert model.correction is not None
+    assert model.correction.batches == ("A", "B", "C")
+    # A column that is not measured stays as it is.
+    clinical = int(np.flatnonzero(model.columns == 5)[0])
+    assert all(row[clinical] == 1.0 for row in model.correction.factors)
+    # Neither held rows nor their number have a part in what is fitted.
+    assert model.correction == fit_correction(values[seen][:, :5], names[seen]).among(range(5), 6).take(model.columns)
 
 
 def test_bootstrap_draws_patients() -> None:
@@ -132,3 +199,10 @@ def test_the_result_does_not_depend_on_threads() -> None:
     plan = Plan(("plain-lasso", "forest"), "none", 8, 0.95, 2)
     first, second = (fit_model(plan, values, labels, np.arange(60), None, 4, jobs).log_odds(values) for jobs in (1, 2))
     assert np.array_equal(first, second)
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(0, 1) == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    assert ticks(0.3, 1.0) == (0.4, 0.6, 0.8, 1.0)
+    assert ticks(0, 187) == (0.0, 50.0, 100.0, 150.0)
+    assert ticks(-0.013, 0.47) == (0.0, 0.1, 0.2, 0.3, 0.4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ImmunoRadiomicsLib.errors import InputError
-from ImmunoRadiomicsLib.training.table import read_table
+from ImmunoRadiomicsLib.training.table import read_table, without_unstable
 
 ROWS = 30
 FEATURE = "baseline.core.original_glcm_F{}"
@@ -138,3 +138,49 @@ def test_missing_label_column_names_the_remedy(tmp_path: Path) -> None:
     made = columns()
     del made["label"]
     assert "--label" in refusal(tmp_path, made)
+
+
+def test_features_that_do_not_hold_still_are_left_out(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", columns()))
+    judged = {
+        "feature": [f"original_glcm_F{number}" for number in range(4)],
+        "icc": [0.9, 0.74, 0.75, ""],
+        "lower": ["", "", "", ""],
+    }
+    rest, text = without_unstable(table, write(tmp_path / "stability.csv", judged), 0.75)
+    assert set(table.columns) - set(rest.columns) == {FEATURE.format(1)}
+    assert "1 of 3 measured columns" in text
+    assert "3 were not judged" in text
+    for change, said in (
+        ({"icc": ["x"] * 4}, "line 2"),
+        ({"feature": ["a"] * 4}, "another preset"),
+        ({"icc": None}, "needed"),
+    ):
+        made = {name: cells for name, cells in {**judged, **change}.items() if cells is not None}
+        with pytest.raises(InputError, match=said):
+            without_unstable(table, write(tmp_path / "bad.csv", made), 0.75)
+
+
+def test_patients_are_grouped_by_clinical_columns(tmp_path: Path) -> None:
+    made = {
+        **columns(),
+        "sex": ["female", "male", ""] * 10,
+        "tumour": ["NSCLC", "melanoma"] * 15,
+        "agents": [f"a{number}" for number in range(ROWS)],
+        "smoking": ["never"] * ROWS,
+    }
+    table = read_table(write(tmp_path / "t.csv", made))
+    found = {item.name: item.levels for item in table.attributes}
+    assert set(found) == {"age", "sex", "tumour"}
+    assert set(found["age"]) == {"up to 64.5", "above 64.5"}
+    assert found["sex"][:3] == ("female", "male", "")
+    part = table.rows(np.array([5, 0]))
+    assert {item.name: item.levels for item in part.attributes}["tumour"] == ("melanoma", "NSCLC")
+
+
+def test_a_batch_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "`scanner`, over which" in refusal(tmp_path, columns(), batch="scanner")
+    made = {**columns(), "scanner": ["S1", "S2", ""] * 10}
+    table = read_table(write(tmp_path / "t.csv", made), batch="scanner")
+    assert table.batches[:3] == ("S1", "S2", "not stated")
+    assert "scanner" not in table.columns
