@@ -260,6 +260,11 @@ def _add_cohort(commands: Any) -> None:
         metavar="N",
         help="read every lesion of the baseline in N perturbed contours too, and write the stability of features",
     )
+    cohort.add_argument(
+        "--harmonise",
+        choices=("centre", "scanner"),
+        help="write features without the mark of centre or scanner too (ComBat), beside those that were measured",
+    )
     cohort.add_argument("--resume", action="store_true", help="go on with the run that is in the output folder")
     _add_settings(cohort)
     cohort.set_defaults(run=_cohort)
@@ -426,6 +431,7 @@ def _cohort(options: argparse.Namespace) -> int:
             client=client,
             resume=options.resume,
             perturbations=options.perturbations,
+            harmonise=options.harmonise,
             progress=display(options.progress, lines=True),
         )
     finally:

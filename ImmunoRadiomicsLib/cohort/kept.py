@@ -21,7 +21,8 @@ FileStamp = tuple[str, int, int]
 def key_of(patient: CohortPatient, settings: Settings, presets: list[str], perturbations: int) -> str:
     """Name what a patient's result depends on beside its files; ``presets`` are the hashes of the extraction presets."""
     chosen = {key: value for key, value in asdict(settings).items() if key != "jobs"}
-    return fingerprint(code_fingerprint(), patient.patient, patient.facts, chosen, presets, perturbations)
+    bundles = settings.bundles_sha256
+    return fingerprint(code_fingerprint(), patient.patient, patient.facts, chosen, presets, bundles, perturbations)
 
 
 def stamps_of(source: Path) -> list[FileStamp]:

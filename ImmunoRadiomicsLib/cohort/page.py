@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..analysis import TimepointRecord
 from ..files import write_text
 from ..order import software_version
 from ..pipeline import RESEARCH_USE_ONLY
 from ..response.plots import PatientResponse, cohort_plots
+from .harmonised import HarmonisedCohort, HarmonisedPart
 from .listing import Cohort
-from .tables import FLAGS, PatientResult
+from .plots import scatter_plot, share_plot
+from .tables import FLAGS, PatientResult, scanner_of
 from .work import Outcome
 
 _LEVELS = ("likely", "indeterminate", "unlikely", "not assessable")
@@ -46,7 +49,18 @@ td.number { text-align: right } svg { max-width: 100%; height: auto } figure { m
 {% for flag, counts in flags %}<tr><th scope="row">{{ flag }}</th>{% for count in counts %}<td class="number">{{ count }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>
 <h2>Quality</h2>
+{% if scanners %}<table><caption>Scans by scanner</caption><thead><tr><th scope="col">Scanner</th><th scope="col">Scans</th><th scope="col">Voltage in kV</th><th scope="col">Kernel</th><th scope="col">Slice thickness in mm</th><th scope="col">Voxel in mm</th><th scope="col">With contrast</th></tr></thead><tbody>
+{% for row in scanners %}<tr><th scope="row">{{ row[0] }}</th><td class="number">{{ row[1] }}</td>{% for cell in row[2:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>{% endif %}
 <p>Alignment of the time points with their baseline: {% for verdict, count in verdicts %}{{ count }} {{ verdict }}{{ ", " if not loop.last }}{% endfor %}. Details of acquisition and alignment are in quality.csv.</p>
+{% if harmonised %}<h2>Harmonisation by {{ harmonised.by }}</h2>
+<p>features_harmonised.csv holds the features without the mark of the {{ harmonised.by }}; features.csv and training.csv stay as measured. {{ harmonised.without }} scans have no known {{ harmonised.by }} and stay as they were.
+What batches differ in for another reason, such as their patients, is taken out as well. The whole cohort was harmonised at once: a model that is trained and tested on this table
+has seen the patients that it is tested on. `train --harmonise` fits the correction inside its folds.</p>
+<p>Scans: {% for name, count in harmonised.scans.items() %}{{ name }} {{ count }}{{ ", " if not loop.last }}{% else %}none{% endfor %}.</p>
+{% for part, drawings in harmonised_plots %}<h3>Features of {{ part.name }}</h3><p>{{ part.note }}</p>
+{% for caption, drawing in drawings %}<figure role="img" aria-label="{{ caption }}">{{ drawing | safe }}<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}{% endfor %}{% endif %}
 <h2>Not analysed</h2>
 {% if failed %}<table><thead><tr><th scope="col">Patient</th><th scope="col">Stage</th><th scope="col">Reason</th></tr></thead><tbody>
 {% for item in failed %}<tr><td>{{ item.patient }}</td><td>{{ item.stage }}</td><td>{{ item.reason }}</td></tr>
@@ -55,7 +69,14 @@ td.number { text-align: right } svg { max-width: 100%; height: auto } figure { m
 """
 
 
-def write_page(cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[PatientResult], path: Path) -> None:
+def write_page(
+    cohort: Cohort,
+    outcomes: dict[str, Outcome],
+    finished: Sequence[PatientResult],
+    path: Path,
+    *,
+    harmonised: HarmonisedCohort | None = None,
+) -> None:
     """Write cohort.html."""
     import jinja2
 
@@ -85,6 +106,56 @@ def write_page(cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[
         best=[(letter, [counter[letter] for counter in best]) for letter in order],
         levels=_LEVELS,
         flags=[(flag, [levels[flag][level] for level in _LEVELS]) for flag in FLAGS],
+        scanners=_scanners(finished),
+        harmonised=harmonised,
+        harmonised_plots=[(part, _drawings(part)) for part in (harmonised.parts if harmonised else ())],
         verdicts=[(verdict, verdicts[verdict]) for verdict in _VERDICTS],
     )
     write_text(path, text)
+
+
+def _scanners(finished: Sequence[PatientResult]) -> list[tuple[str | int, ...]]:
+    """Return a row per scanner: how many scans, and between which values they were made; empty where nothing is known."""
+    scans: dict[str, list[TimepointRecord]] = {}
+    for item in finished:
+        for record in item.summary.timepoints:
+            scans.setdefault(scanner_of(record) or "not known", []).append(record)
+    if all(record.acquisition is None for records in scans.values() for record in records):
+        return []
+    rows: list[tuple[str | int, ...]] = []
+    for name in sorted(scans):
+        made = [record.acquisition for record in scans[name] if record.acquisition]
+        voxels = {" x ".join(f"{step:g}" for step in record.spacing_mm) for record in scans[name]}
+        known = [item.contrast for item in made if item.contrast is not None]
+        rows.append(
+            (
+                name,
+                len(scans[name]),
+                _span([item.kvp for item in made]),
+                ", ".join(sorted({item.kernel for item in made if item.kernel})),
+                _span([item.slice_thickness_mm for item in made]),
+                next(iter(voxels)) if len(voxels) == 1 else f"{len(voxels)} different",
+                f"{sum(known)} of {len(known)}" if known else "",
+            )
+        )
+    return rows
+
+
+def _span(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return f"{min(known):g}" if min(known) == max(known) else f"{min(known):g} to {max(known):g}"
+
+
+def _drawings(part: HarmonisedPart) -> list[tuple[str, str]]:
+    """Return the plots of one part with what each shows; none where nothing was done."""
+    if len(part.batches) < 2:
+        return []
+    return [
+        (
+            f"Each mark is one of the {part.name} at a time point, by batch: its place in the first two principal components.",
+            scatter_plot(part),
+        ),
+        ("Number of features by the share of their variance that lies between batches.", share_plot(part)),
+    ]

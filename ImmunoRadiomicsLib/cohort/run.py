@@ -15,6 +15,7 @@ from ..files import write_text
 from ..order import Settings
 from ..progress import Progress, silent
 from ..workspace import code_fingerprint, lock
+from .harmonised import HARMONISED_FILE, Batch, check_batch, harmonise_features
 from .kept import is_kept, key_of
 from .listing import Cohort, read_cohort
 from .memory import available_bytes, needed_bytes
@@ -54,6 +55,7 @@ def run(
     client: Any = None,
     resume: bool = False,
     perturbations: int = 0,
+    harmonise: Batch | None = None,
     progress: Progress = silent,
 ) -> CohortResult:
     """Analyse every patient of a cohort and write the tables of all.
@@ -76,6 +78,9 @@ def run(
     perturbations
         Read the features of every lesion of the baseline in that many perturbed contours too, and write stability.csv: the
         intraclass correlation of every feature.
+    harmonise
+        Write features_harmonised.csv too, in which ComBat has taken out the mark of the `centre` (a column of the list) or the `scanner`
+        (a column of the list, or else what the images tell).
     progress
         Told of every patient that has ended; may raise ``CancelledError``.
 
@@ -92,6 +97,8 @@ def run(
     settings = replace(settings or Settings(), jobs=1)
     out = Path(os.path.realpath(out))
     tasks = _tasks(cohort, out, settings, perturbations)
+    if harmonise is not None:
+        check_batch(cohort, harmonise)
     with _Held(out, resume):
         outcomes = {task.patient.patient: Outcome(task.patient.patient, "done") for task in tasks if _is_done(task)}
         open_tasks = [task for task in tasks if task.patient.patient not in outcomes]
@@ -119,7 +126,12 @@ def run(
         if perturbations:
             folders = {item.patient.patient: out / "patients" / item.patient.folder for item in finished}
             write_stability({name: path / PERTURBED_FILE for name, path in folders.items()}, out / "stability.csv")
-        write_page(cohort, outcomes, finished, out / "cohort.html")
+        harmonised = None
+        if harmonise is not None:
+            progress(0.99, f"tables: harmonising by {harmonise}")
+            harmonised = harmonise_features(cohort, finished, harmonise, out / HARMONISED_FILE)
+            notes += [f"Harmonised features of {part.name}: {part.note}" for part in harmonised.parts]
+        write_page(cohort, outcomes, finished, out / "cohort.html", harmonised=harmonised)
     progress(1.0, "done")
     return CohortResult(out, tuple(outcomes[patient.patient] for patient in cohort.patients), tuple(notes))
 

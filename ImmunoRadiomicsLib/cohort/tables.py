@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..analysis import TimepointRecord
 from ..files import whole_file
 from ..report.tables import (
     BEST_COLUMNS,
@@ -183,8 +184,19 @@ def _quality(item: PatientResult) -> Iterator[tuple[object, ...]]:
         )
 
 
+def scanner_of(timepoint: TimepointRecord) -> str:
+    """Return manufacturer and model of the scanner as far as they are known, else an empty text."""
+    made = timepoint.acquisition
+    return " ".join(part for part in (made.manufacturer, made.model) if part) if made else ""
+
+
 def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Path) -> None:
-    """Write one row per lesion, with the features of the lungs beside: the table that models are trained on."""
+    """Write one row per lesion, with the features of the lungs beside: the table that models are trained on.
+
+    Where the list has no column `scanner` and the images tell, that of the baseline stands after the columns of the list.
+    """
+    scanners = {item.patient.patient: _scanner_of_baseline(item) for item in finished}
+    told = any(scanners.values()) and not any(name.lower() == "scanner" for name in cohort.extra_columns)
     names: set[str] = set()
     for item in finished:
         with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as stream:
@@ -195,6 +207,7 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
     def rows() -> Iterator[list[str]]:
         for item in finished:
             listed = _listed(cohort, item.patient, facts_first=False)
+            listed += [scanners[item.patient.patient]] if told else []
             with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as stream:
                 reader = csv.reader(stream)
                 own = {name: place for place, name in enumerate(next(reader))}
@@ -203,7 +216,12 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
                     cells = ["" if place is None else row[place] for place in places]
                     yield [item.patient.patient, row[0], *listed, *cells]
 
-    _write(path, ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *features), rows())
+    columns = ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
+    _write(path, (*columns, *features), rows())
+
+
+def _scanner_of_baseline(item: PatientResult) -> str:
+    return next((scanner_of(record) for record in item.summary.timepoints if record.day == 0), "")
 
 
 def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:

@@ -20,8 +20,10 @@ from cohort_work import always_die, hold, square, square_unless_first
 from factories import example_analysis
 
 from ImmunoRadiomicsLib import radiomics, report
+from ImmunoRadiomicsLib.analysis import Analysis
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run
+from ImmunoRadiomicsLib.cohort.harmonised import Batch
 from ImmunoRadiomicsLib.cohort.kept import KEPT_FILE, is_kept, keep, stamps_of
 from ImmunoRadiomicsLib.cohort.listing import CohortPatient
 from ImmunoRadiomicsLib.cohort.memory import available_bytes, needed_bytes
@@ -34,7 +36,7 @@ from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
 from ImmunoRadiomicsLib.order import Settings
 from ImmunoRadiomicsLib.serialise import to_json
-from ImmunoRadiomicsLib.study import Study, Timepoint
+from ImmunoRadiomicsLib.study import Acquisition, Study, Timepoint
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
 
@@ -201,13 +203,13 @@ def test_items_that_do_not_fit_into_the_memory_together_wait_for_each_other(tmp_
 # Patients and tables
 
 
-def place_result(cohort_file: Path, out: Path, patient: str) -> None:
+def place_result(cohort_file: Path, out: Path, patient: str, analysis: Analysis | None = None) -> None:
     """Put a patient's result where a run would have left it."""
     tasks = _tasks(read_cohort(cohort_file), out, Settings(), 0)
     task = next(item for item in tasks if item.patient.patient == patient)
     folder = task.folder / RESULT
     folder.mkdir(parents=True)
-    analysis = replace(example_analysis(), patient=patient)
+    analysis = replace(analysis or example_analysis(), patient=patient)
     report.write_tables(analysis, folder)
     (folder / "analysis.json").write_text(json.dumps(to_json(analysis)))
     (folder / "provenance.json").write_text("{}")
@@ -327,6 +329,89 @@ def test_the_training_table_has_a_row_for_each_lesion(listed: Path, tmp_path: Pa
     change = next(row for row in changes if int(row["days"]) == first)
     (own,) = (item for item in table if (item["patient"], item["lesion"]) == (change["patient"], change["lesion"]))
     assert own[f"delta.{change['region']}.{change['feature']}"] == change["relative"]
+
+
+def place_two_centres(folder: Path) -> tuple[Path, Path]:
+    """Put results of 16 patients of two centres with a scanner each: at the second every feature is larger by ten and spreads twice as far."""
+    table, out = folder / "cohort.csv", folder / "out"
+    (folder / "study.yaml").write_text("patient: x\n")
+    lines = [f"P{number:02d},study.yaml,{'XY'[number % 2]}" for number in range(16)]
+    table.write_text("\n".join(["patient,study,Centre", *lines, ""]))
+    random = np.random.default_rng(3)
+    for number in range(16):
+        second = number % 2
+        example = example_analysis()
+        features = tuple(
+            replace(
+                item,
+                values={
+                    name: None if value is None else float((1 + second) * random.normal() + 10 * second)
+                    for name, value in item.values.items()
+                },
+            )
+            for item in example.features
+        )
+        made = Acquisition(
+            kvp=120.0, kernel="B30f", slice_thickness_mm=1.0 + second, manufacturer="Maker", model="AB"[second]
+        )
+        timepoints = tuple(replace(item, acquisition=made) for item in example.timepoints)
+        place_result(table, out, f"P{number:02d}", replace(example, features=features, timepoints=timepoints))
+    return table, out
+
+
+@pytest.mark.parametrize(("by", "names"), [("centre", ("X", "Y")), ("scanner", ("Maker A", "Maker B"))])
+def test_harmonised_features_stand_beside_those_that_were_measured(
+    tmp_path: Path, by: Batch, names: tuple[str, str]
+) -> None:
+    table, out = place_two_centres(tmp_path)
+    result = run(table, out, resume=True, harmonise=by)
+    measured, harmonised = rows(out / "features.csv"), rows(out / "features_harmonised.csv")
+    assert [list(row.values())[:5] for row in measured] == [list(row.values())[:5] for row in harmonised]
+    assert {row["batch"] for row in harmonised} == set(names)
+    assert [row["value"] == "" for row in measured] == [row["value"] == "" for row in harmonised]
+
+    def centres(table: list[dict[str, str]]) -> list[float]:
+        of = {name: [] for name in names}
+        for row, known in zip(table, harmonised, strict=True):
+            if row["value"] and row["lesion"]:
+                of[known["batch"]].append(float(row["value"]))
+        return [float(np.mean(of[name])) for name in names] + [float(np.std(of[names[1]]) / np.std(of[names[0]]))]
+
+    before, after = centres(measured), centres(harmonised)
+    assert before[1] - before[0] > 9
+    assert before[2] > 1.8
+    assert abs(after[1] - after[0]) < 0.5
+    assert 0.85 < after[2] < 1.2
+    assert any("ComBat over 2 batches" in note for note in result.notes)
+    page = (out / "cohort.html").read_text()
+    assert f"Harmonisation by {by}" in page
+    assert page.count("before and after harmonisation</title>") >= 1
+    assert "inside its folds" in page
+    assert "1 to 2" not in page
+    assert page.count("B30f") == 2
+    training = rows(out / "training.csv")
+    assert {(row["Centre"], row["scanner"]) for row in training} == {("X", "Maker A"), ("Y", "Maker B")}
+    # Nothing of it reaches the other tables.
+    kept = {path.name: path.read_bytes() for path in out.glob("*.csv") if path.name != "features_harmonised.csv"}
+    run(table, out, resume=True)
+    assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_harmonising_by_a_centre_that_is_not_listed_is_refused(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cohort", str(listed), "--out", str(tmp_path / "out"), "--harmonise", "centre"]) == 2
+    assert "column `centre`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cohort_without_batches_says_so_and_stays_as_it_was(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place_result(listed, out, "A")
+    run(listed, out, resume=True, harmonise="scanner")
+    measured, harmonised = rows(out / "features.csv"), rows(out / "features_harmonised.csv")
+    assert harmonised == [{**row, "batch": ""} for row in measured]
+    assert "have no known scanner" in (out / "cohort.html").read_text()
 
 
 def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None:
