@@ -6,6 +6,7 @@ import csv
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
 from ImmunoRadiomicsLib.order import Settings
 from ImmunoRadiomicsLib.serialise import to_json
+from ImmunoRadiomicsLib.simulation import simulate_cohort
 from ImmunoRadiomicsLib.study import Acquisition, Study, Timepoint
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
@@ -564,3 +566,69 @@ def test_an_interrupted_driver_leaves_no_worker(listed: Path, tmp_path: Path) ->
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         wait_until(lambda: os.killpg(process.pid, 0) is not None, 10)
+
+
+def damage(name: str, folder: Path) -> Path:
+    """Damage a copy of a good patient in one way and return the source for the list."""
+    study, ct = folder / "study.yaml", folder / "ct_baseline.nrrd"
+    text = study.read_text()
+    if name == "no study":
+        study.unlink()
+    elif name == "malformed":
+        study.write_text(text.replace("timepoints:", "timepoints: ["))
+    elif name == "no image":
+        ct.unlink()
+    elif name == "truncated":
+        ct.write_bytes(ct.read_bytes()[: ct.stat().st_size // 2])
+    elif name == "no volume":
+        ct.write_text("This is no image.")
+    elif name == "other grid":
+        volume = sitk.ReadImage(str(folder / "seg_baseline.seg.nrrd"))
+        sitk.WriteImage(volume[:, :, : volume.GetSize()[2] // 2], str(folder / "seg_baseline.seg.nrrd"))
+    elif name == "one scan":
+        study.write_text(text[: text.index("- name: followup-1")] + text[text.index("tumour:") :])
+    elif name == "impossible date":
+        study.write_text(text.replace("date: 20", "date: 30-20", 1))
+    elif name == "no DICOM":
+        study.unlink()
+        return folder
+    elif name == "flat":
+        sitk.WriteImage(sitk.ReadImage(str(ct)) * 0, str(ct))
+    return study
+
+
+DAMAGES = {
+    "no study": ("read", "the file does not exist"),
+    "malformed": ("read", "malformed"),
+    "no image": ("read", "ct_baseline.nrrd"),
+    "truncated": ("read", "ct_baseline.nrrd"),
+    "no volume": ("read", "ct_baseline.nrrd"),
+    "other grid": ("read", "seg_baseline.seg.nrrd"),
+    "one scan": ("read", "time point"),
+    "impossible date": ("read", "date"),
+    "no DICOM": ("import", "DICOM"),
+    "flat": ("read", "ct_baseline.nrrd"),
+}
+
+
+def test_ten_ways_of_damage_are_each_told_and_the_others_finish(tmp_path: Path) -> None:
+    listed = simulate_cohort(1, 5, tmp_path / "sim", size="tiny")
+    good = tmp_path / "sim" / "P0001"
+    lines = ["patient,study"]
+    for name in DAMAGES:
+        folder = tmp_path / name.replace(" ", "-")
+        shutil.copytree(good, folder, ignore=shutil.ignore_patterns("truth"))
+        lines.append(f"{name},{damage(name, folder)}")
+    lines.insert(6, f"good,{good / 'study.yaml'}")
+    listed.write_text("\n".join([*lines, ""]))
+    few = tmp_path / "few.yaml"
+    few.write_text("imageType: {Original: {}}\nfeatureClass: {shape: [], firstorder: []}\nsetting: {binWidth: 25}\n")
+    result = run(listed, tmp_path / "out", settings=Settings(str(few), str(few), "rigid"), jobs=2)
+    failures = {row["patient"]: (row["stage"], row["reason"]) for row in rows(tmp_path / "out" / "failures.csv")}
+    assert list(failures) == list(DAMAGES)
+    for name, (stage, said) in DAMAGES.items():
+        assert failures[name][0] == stage, name
+        assert said in failures[name][1], name
+        assert "Error" not in failures[name][1], name
+    assert [item.patient for item in result.outcomes if item.status == "done"] == ["good"]
+    assert {row["patient"] for row in rows(tmp_path / "out" / "features.csv")} == {"good"}
