@@ -86,6 +86,15 @@ def test_early_death_is_the_reference_fit(death) -> None:
     assert round(death.slope.value, 2) == 1.39
     assert round(death.intercept.value, 2) == 0.73
     assert round(death.brier_external, 3) == 0.102
+    for figure in (death.slope, death.intercept):
+        assert figure.lower < figure.value < figure.upper
+
+
+def test_nine_covariates_with_a_penalty_rank_the_other_trial_as_well(death) -> None:
+    # The reference has 0.772 [0.66-0.88] without saying its penalty; here the fitting trial alone chooses it.
+    assert death.ridge.auc_external.value > 0.76
+    assert 0.62 < death.ridge.auc_external.lower < 0.70
+    assert 0.85 < death.ridge.auc_external.upper < 0.91
 
 
 def test_shipped_early_death_numbers_are_the_refitted_ones(death) -> None:
