@@ -74,6 +74,11 @@ def flagHtml(flag: Flag) -> str:
     if missing:
         lines.append(f"<p>{escape(_('Not known, would count: {names}').format(names=', '.join(missing)))}</p>")
     lines += [f"<p>{escape(text)}</p>" for text in flag.counterfactuals]
+    beside = [f"{item.name}: {item.value}" for item in flag.evidence if item.use == "context"]
+    if beside:
+        lines.append(
+            f"<p><small>{escape(_('Beside it, without weight: {facts}').format(facts='; '.join(beside)))}</small></p>"
+        )
     model = _("Model {bundle} {version}. Research use only.").format(bundle=flag.bundle, version=flag.bundle_version)
     lines.append(f"<p><small>{escape(model)}</small></p>")
     return "".join(lines)

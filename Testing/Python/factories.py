@@ -592,3 +592,15 @@ def example_images(
         if timepoint != "baseline":
             transforms[timepoint] = movement(timepoint)
     return volumes, segmentations, transforms
+
+
+def example_opacities(volumes: Mapping[str, sitk.Image]) -> dict[str, Segmentation]:
+    """What is new in the lungs at followup-1 of ``example_images``: a ball of ground glass in the right lung, and nothing solid."""
+    image = volumes["followup-1"]
+    centre = np.array(movement("followup-1").TransformPoint((-70.0, 10.0, 30.0)))
+    index = np.stack(np.indices(image.GetSize()[::-1])[::-1], axis=-1).astype(float)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    points = np.array(image.GetOrigin()) + (index * image.GetSpacing()) @ direction.T
+    glass = np.linalg.norm(points - centre, axis=-1) < 24.0
+    named = (("new ground-glass", glass), ("new consolidation", glass & False))
+    return {"followup-1": segmentation_from_arrays(named, image)}

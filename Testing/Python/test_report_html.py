@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from factories import DATES, LESIONS, example_analysis, example_images
+from factories import DATES, LESIONS, example_analysis, example_images, example_opacities
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -484,3 +484,21 @@ def test_the_waterfall_leads_from_the_prior_to_the_result():
     shifted = waterfall(dataclasses.replace(flag, probability=0.5))
     assert shifted.remainder.end == pytest.approx(shifted.result.end)
     assert waterfall(example_analysis().flags[2]) is None
+
+
+def test_new_opacities_of_the_lungs_are_mapped_or_it_is_said_why_not():
+    material = example_images(spacing=8.0)
+    analysis = example_analysis()
+    images = key_images(analysis, *material, opacities=example_opacities(material[0]))
+    page = Page(render_report(analysis, images))
+    said = [attributes["aria-label"] for tag, attributes in page.elements if attributes.get("role") == "img"]
+    assert len([text for text in said if "new ground glass in light blue" in text]) == 2
+    text = " ".join(" ".join(page.words).split())
+    assert "New lung opacities, followup-1" in text
+    assert "The map of followup-2 is withheld: lung volume ratio 0.76 is outside 0.85 to 1.15." in text
+    nothing = tuple(
+        dataclasses.replace(item, new_ground_glass_ml=0.0, new_consolidation_ml=0.0) if item.assessable else item
+        for item in analysis.lung_changes
+    )
+    bare = render_report(dataclasses.replace(analysis, lung_changes=nothing), ())
+    assert "At followup-1 nothing is new in the lungs, so there is nothing to map." in bare

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import example_analysis, example_images
+from factories import example_analysis, example_images, example_opacities
 
 from ImmunoRadiomicsLib.analysis import Analysis
 from ImmunoRadiomicsLib.report import key_images, write_pdf
@@ -57,7 +57,8 @@ def crowded() -> Analysis:
 
 @pytest.fixture(scope="module")
 def images():
-    return key_images(example_analysis(), *example_images(spacing=6.0))
+    material = example_images(spacing=6.0)
+    return key_images(example_analysis(), *material, opacities=example_opacities(material[0]))
 
 
 def boxes(path: Path) -> list[tuple[int, tuple[float, float], list[tuple[str, np.ndarray]]]]:
@@ -124,6 +125,10 @@ def test_it_says_what_a_report_of_response_says(tmp_path: Path, images) -> None:
         "RECIST 1.1 (doi:10.1016/j.ejca.2008.10.026)",
         "2024-01-10 (74.8 mm)",
         "lung volume ratio 0.76 is outside 0.85 to 1.15",
+        "The map of followup-2 is withheld: lung volume ratio 0.76",
+        "New lung opacities, followup-1",
+        "with new ground glass in light blue",
+        "690 nodules",
         "Line chart of the sum of target diameters over time",
         "alignment failed",
     ):
