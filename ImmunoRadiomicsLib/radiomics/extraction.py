@@ -27,8 +27,9 @@ from ..errors import InputError, StageError
 from ..images import RegionMask
 from ..progress import Progress, silent
 from .cache import Cache
+from .classes import pyradiomics
 from .ibsi import VERSION as IBSI_VERSION
-from .measurement import PYRADIOMICS, Outcome, Parameters, choose_engine, measure, pyradiomics
+from .measurement import PYRADIOMICS, Outcome, Parameters, choose_engine, measure
 from .preparation import Source
 from .presets import Preset
 

@@ -1,15 +1,12 @@
 """The features of regions of one volume, by the classes of pyradiomics or by the engine of our own.
 
-The classes of pyradiomics define every feature; what is gone around is work outside their definitions: every class would bin
-the same voxels again with Python's own ``min`` and ``max``, the shape class compares all pairs of surface vertices, texture
-matrices are sought in the whole box of the region, and zones counted in a table with a column for every size there could be.
-The counts are whole numbers, the same from either source.
+The classes of pyradiomics define every feature; what is gone around is work outside their definitions: the shape class compares
+all pairs of surface vertices, and for the others see ``classes``.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +16,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
 from ..images import RegionMask
+from .classes import executed, pyradiomics, textures_by_classes
 from .engine import texture
 from .engine.intensity import bin_edges, firstorder_features
-from .engine.matrices import LevelGrid, directions, gldm, glszm, ngtdm
+from .engine.matrices import LevelGrid, directions
 from .engine.shape import shape2d_features, shape_features
 from .engine.texture import Discretised
 from .filters import derive
@@ -73,26 +71,6 @@ def _installed() -> bool:
         return importlib.util.find_spec("radiomics") is not None
     except ValueError:  # what a module that was made unavailable raises
         return False
-
-
-def pyradiomics() -> Any:
-    """Return the module ``radiomics``, quiet: what it would print about a region is a reason in our tables.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        import radiomics
-    except ImportError as error:
-        raise MissingDependencyError(
-            "pyradiomics is not installed: install the extension SlicerRadiomics in 3D Slicer, "
-            "or 'pip install pyradiomics-bhklab==3.1.4' outside it (a C compiler is needed); "
-            "or choose the engine 'own', which needs nothing and gives the same features."
-        ) from error
-    radiomics.setVerbosity(logging.CRITICAL + 10)
-    return radiomics
 
 
 def measure(
@@ -298,6 +276,10 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _all_finite(values: dict[str, Any]) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in values.items()}
+
+
 def _shape(
     name: str,
     mask: np.ndarray,
@@ -322,7 +304,7 @@ def _shape(
     base = pyradiomics().getFeatureClasses()[name]
     image = _image(mask.astype(np.uint8), spacing_zyx)
     if name == "shape2D":
-        return _executed(base(image, image, **settings), features)
+        return _all_finite(executed(base(image, image, **settings), features))
 
     class Shape(base):  # type: ignore[misc, valid-type]
         """The shape class with the surface measured in a time that grows with the region, not with its square."""
@@ -343,7 +325,7 @@ def _shape(
             values[(values < 0) & (values > -1e-10)] = 0
             self.eigenValues = np.sort(values)
 
-    return _executed(Shape(image, image, **settings), features)
+    return _all_finite(executed(Shape(image, image, **settings), features))
 
 
 def _textures(
@@ -379,14 +361,15 @@ def _textures(
         raise UnmeasurableError(
             "the region has no neighbours at the distance and in the plane that the preset asks for"
         )
-    region = Discretised(LevelGrid(binned, max(distances)), present, spacing_zyx)
+    region = Discretised(LevelGrid(binned, max(distances)), present, counts[present], spacing_zyx)
     if engine == PYRADIOMICS:
-        return _by_classes(values, mask, binned, region, settings, classes, force2d_dim)
+        image = _image(values, spacing_zyx)
+        return _all_finite(textures_by_classes(image, mask, region, settings, classes, force2d_dim))
 
     norm = settings.get("weightingNorm")
     compute: dict[str, Callable[[], dict[str, float]]] = {
         "firstorder": lambda: firstorder_features(
-            inside, counts[present], math.prod(spacing_zyx[::-1]), settings.get("voxelArrayShift", 0)
+            inside, region.counts, math.prod(spacing_zyx[::-1]), settings.get("voxelArrayShift", 0)
         ),
         "glcm": lambda: texture.glcm_features(
             texture.normalised_glcm(region, distances, force2d_dim, settings.get("symmetricalGLCM", True), norm),
@@ -403,121 +386,3 @@ def _textures(
             found = compute[name]()
             result.update({f"{name}_{feature}": _finite(found.get(feature, math.nan)) for feature in features})
     return result
-
-
-def _by_classes(
-    values: np.ndarray,
-    mask: np.ndarray,
-    binned: np.ndarray,
-    levels: Discretised,
-    settings: dict[str, Any],
-    classes: Mapping[str, list[str]],
-    force2d_dim: int | None,
-) -> dict[str, float | None]:
-    image = _image(values, levels.spacing_zyx)
-    region = _image(mask.astype(np.uint8), levels.spacing_zyx)
-    result: dict[str, float | None] = {}
-    whole = binned.astype(int)
-    distances = tuple(settings.get("distances", (1,)))
-    norm = settings.get("weightingNorm")
-    for name, base in pyradiomics().getFeatureClasses().items():
-        if name.startswith("shape") or name not in classes:
-            continue
-
-        class Texture(base):  # type: ignore[misc, valid-type]
-            """A feature class that takes over the bins of its region; those derived take over its counts too."""
-
-            __module__ = base.__module__  # names its logger
-
-            def _applyBinning(self, matrix: np.ndarray) -> np.ndarray:  # noqa: N802
-                self.coefficients["grayLevels"] = levels.present
-                self.coefficients["Ng"] = levels.highest
-                return whole
-
-        class Intensities(Texture):
-            __module__ = base.__module__
-
-            @staticmethod
-            def _moment(a: np.ndarray, moment: int = 1) -> np.ndarray:
-                """Return a central moment; products are much faster than powers, and as exact."""
-                difference = a - a.mean(axis=1, keepdims=True)
-                if moment == 3:
-                    return np.power(difference, 3).mean(axis=1)
-                difference *= difference
-                return (difference if moment == 2 else difference * difference).mean(axis=1)
-
-        class Pairs(Texture):
-            __module__ = base.__module__
-
-            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                symmetrical = settings.get("symmetricalGLCM", True)
-                return texture.normalised_glcm(levels, distances, force2d_dim, symmetrical, norm)[None]
-
-        class Runs(Texture):
-            __module__ = base.__module__
-
-            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                runs, total = texture.run_counts(levels, force2d_dim, norm)
-                self.coefficients["Nr"] = total[None]
-                return runs[None]
-
-        class Zones(Texture):
-            __module__ = base.__module__
-
-            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                self.sizes, counts = glszm(levels.grid, levels.highest, force2d_dim)
-                return counts[None, levels.present - 1]
-
-            def _calculateCoefficients(self) -> None:  # noqa: N802
-                by_size = self.P_glszm.sum(axis=1)
-                self.coefficients.update(
-                    Np=(by_size * self.sizes).sum(axis=1),
-                    Nz=by_size.sum(axis=1),
-                    ps=by_size,
-                    pg=self.P_glszm.sum(axis=2),
-                    ivector=levels.present.astype(float),
-                    jvector=self.sizes.astype(float),
-                )
-
-        class Dependences(Texture):
-            __module__ = base.__module__
-
-            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                counts = gldm(levels.grid, levels.highest, settings.get("gldm_a", 0), distances, force2d_dim)
-                counts = counts[None, levels.present - 1]
-                by_size = counts.sum(axis=1)
-                used = by_size[0] > 0
-                self.coefficients.update(
-                    Nz=by_size.sum(axis=1),
-                    pd=by_size[:, used],
-                    pg=counts.sum(axis=2),
-                    ivector=levels.present.astype(float),
-                    jvector=np.flatnonzero(used) + 1.0,
-                )
-                return counts[:, :, used]
-
-        class Tones(Texture):
-            __module__ = base.__module__
-
-            def _calculateMatrix(self, voxelCoordinates: None = None) -> np.ndarray:  # noqa: N802, N803
-                counts, differences, _ = ngtdm(levels.grid, levels.highest, distances, force2d_dim)
-                rows = levels.present - 1
-                return np.stack([counts[rows], differences[rows], levels.present], axis=1)[None]
-
-        kind = {
-            "firstorder": Intensities,
-            "glcm": Pairs,
-            "glrlm": Runs,
-            "glszm": Zones,
-            "gldm": Dependences,
-            "ngtdm": Tones,
-        }[name]
-        found = _executed(kind(image, region, **settings), classes[name])
-        result.update({f"{name}_{feature}": value for feature, value in found.items()})
-    return result
-
-
-def _executed(instance: Any, features: list[str]) -> dict[str, float | None]:
-    for feature in features:
-        instance.enableFeatureByName(feature)
-    return {feature: _finite(value) for feature, value in instance.execute().items()}

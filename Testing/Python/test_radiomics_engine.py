@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from radiomics import cMatrices, getFeatureClasses
+from radiomics.featureextractor import RadiomicsFeatureExtractor
 from radiomics_cases import OBLIQUE, assert_equal, ball, ct, plain, preset_of, region
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.images import RegionMask
 from ImmunoRadiomicsLib.radiomics import Preset, extract, load_preset, software_versions
-from ImmunoRadiomicsLib.radiomics.engine import matrices
+from ImmunoRadiomicsLib.radiomics.engine import matrices, texture
+from ImmunoRadiomicsLib.radiomics.engine.intensity import central_moment
 from ImmunoRadiomicsLib.radiomics.engine.shape import shape2d_features, shape_features
 
 FILTERS = {
@@ -33,8 +36,8 @@ FILTERS = {
 }
 
 
-def check(image: sitk.Image, mask: RegionMask, preset: Preset) -> None:
-    (found,) = extract({mask.timepoint: image}, [mask], preset, engine="own")
+def check(image: sitk.Image, mask: RegionMask, preset: Preset, engine: str = "own") -> None:
+    (found,) = extract({mask.timepoint: image}, [mask], preset, engine=engine)
     assert found.reason is None
     assert tuple(found.values) == preset.columns
     expected = plain(image, mask, preset.to_pyradiomics())
@@ -60,10 +63,17 @@ def levels(draw: st.DrawFn) -> np.ndarray:
 
 
 @settings(max_examples=80, deadline=None)
-@given(levels(), st.sampled_from([(1,), (1, 2), (2,)]), st.sampled_from([None, 0, 1, 2]), st.integers(0, 2))
+@given(
+    levels(), st.sampled_from([(1,), (1, 2), (2,)]), st.sampled_from([None, 0, 1, 2]), st.integers(0, 2), st.booleans()
+)
 def test_matrices_are_those_of_pyradiomics(
-    array: np.ndarray, distances: tuple[int, ...], plane: int | None, alpha: int
+    array: np.ndarray, distances: tuple[int, ...], plane: int | None, alpha: int, large: bool
 ) -> None:
+    with mock.patch.multiple(matrices, _SMALL=0 if large else 1 << 14, _BLOCK=64):
+        compare_matrices(array, distances, plane, alpha)
+
+
+def compare_matrices(array: np.ndarray, distances: tuple[int, ...], plane: int | None, alpha: int) -> None:
     ng, mask = int(array.max()), array > 0
     flat = (plane is not None, plane or 0)
     wanted = np.array(distances)
@@ -92,6 +102,39 @@ def test_matrices_are_those_of_pyradiomics(
     counts, differences, _ = matrices.ngtdm(array, ng, distances, plane)
     reference = cMatrices.calculate_ngtdm(array, mask, wanted, ng, *flat)[0]
     np.testing.assert_array_equal(np.column_stack([counts, differences]), reference[:, :2])
+
+
+@settings(max_examples=80, deadline=None)
+@given(levels(), st.booleans(), st.sampled_from([None, 1e-9]))
+def test_the_maximal_correlation_is_that_of_pyradiomics(
+    array: np.ndarray, symmetrical: bool, rare: float | None
+) -> None:
+    """By way of a symmetrical matrix, also where rare levels let the epsilon of pyradiomics count."""
+    counts = matrices.glcm(array, int(array.max())).transpose(1, 2, 0)
+    used = (counts.sum(axis=(1, 2)) + counts.sum(axis=(0, 2))) > 0
+    counts = counts[used][:, used]
+    counts = counts[:, :, counts.sum(axis=(0, 1)) > 0]
+    if len(counts) < 2:
+        return
+    p = counts + counts.transpose(1, 0, 2) if symmetrical else counts
+    if rare is not None:
+        p[0] *= rare
+        p[:, 0] *= rare
+    p = p / p.sum(axis=(0, 1))
+    px, py = p.sum(axis=1), p.sum(axis=0)
+    expected = texture._maximal_correlation_step_by_step(p, px, py)
+    found = texture.maximal_correlation(p, px, py)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-7, 0.3])
+def test_moments_that_all_but_vanish(shift: float) -> None:
+    """A symmetrical distribution has no skewness but for the rounding of powers, which is kept."""
+    half = np.random.default_rng(0).normal(0, 100, 500)
+    values = np.concatenate([half, -half, [shift]])
+    d = values - values.mean()
+    expected = [float(np.power(d, order).mean()) for order in (2, 3, 4)]
+    np.testing.assert_allclose([central_moment(values, order) for order in (2, 3, 4)], expected, rtol=1e-9, atol=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,10 +206,25 @@ def odd_regions() -> dict[str, np.ndarray]:
     return {**regions, "full": ~whole}
 
 
+@pytest.mark.parametrize("engine", ["own", "pyradiomics"])
 @pytest.mark.parametrize("name", odd_regions())
-def test_odd_regions(name: str) -> None:
+def test_odd_regions(name: str, engine: str) -> None:
     image = ct((12, 14, 13), (0.5, 0.5, 10.0))
-    check(image, region(odd_regions()[name]), preset_of({"Original": {}}, binWidth=25, minimumROIDimensions=1))
+    preset = preset_of({"Original": {}}, binWidth=25, minimumROIDimensions=1)
+    check(image, region(odd_regions()[name]), preset, engine)
+
+
+@pytest.mark.parametrize("engine", ["own", "pyradiomics"])
+def test_label_255_of_an_oblique_image(engine: str) -> None:
+    image = ct((12, 14, 13), direction=OBLIQUE)
+    labels = np.where(ball(image, (6, 7, 6), 4), 255, 0).astype(np.uint8)
+    labels[0, 0, 0] = 1
+    mask = sitk.GetImageFromArray(labels)
+    mask.CopyInformation(image)
+    preset = preset_of({"Original": {}}, binWidth=25)
+    expected = RadiomicsFeatureExtractor(preset.to_pyradiomics()).execute(image, mask, label=255)
+    (found,) = extract({"baseline": image}, [region(labels == 255)], preset, engine=engine)
+    assert_equal(found.values, {name: float(np.real(expected[name])) for name in preset.columns})
 
 
 @pytest.mark.parametrize("engine", ["own", "pyradiomics"])
@@ -189,8 +247,9 @@ def test_a_region_without_neighbours_in_its_plane_has_a_reason(engine: str) -> N
     assert "no neighbours" in str(found.reason)
 
 
+@pytest.mark.parametrize("engine", ["own", "pyradiomics"])
 @pytest.mark.parametrize("kind", ["constant", "extremes", "float64", "checkered"])
-def test_odd_intensities(kind: str) -> None:
+def test_odd_intensities(kind: str, engine: str) -> None:
     rng = np.random.default_rng(0)
     array = {
         "constant": np.full((12, 14, 13), 50, np.int16),
@@ -200,7 +259,7 @@ def test_odd_intensities(kind: str) -> None:
     }[kind]
     image = sitk.GetImageFromArray(array)
     width = {"extremes": 500, "float64": 2e-4}.get(kind, 25)
-    check(image, region(ball(image, (6, 7, 6), 5)), preset_of({"Original": {}}, binWidth=width))
+    check(image, region(ball(image, (6, 7, 6), 5)), preset_of({"Original": {}}, binWidth=width), engine)
 
 
 def test_engines_are_named_and_chosen() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .texture import EPSILON, Values
+from .texture import CANCELLED, EPSILON, Values
 
 
 def bin_edges(lowest: Any, highest: Any, bin_width: float = 25.0, bin_count: int | None = None) -> np.ndarray:
@@ -23,6 +23,22 @@ def bin_edges(lowest: Any, highest: Any, bin_width: float = 25.0, bin_count: int
     width = float(bin_width)
     edges = np.arange(lowest - lowest % width, highest + 2 * width, width)
     return edges if len(edges) > 1 else edges[0] + np.array([-0.5, 0.5])
+
+
+def central_moment(values: np.ndarray, order: int) -> float:
+    """Return the central moment of second, third or fourth order; products are much faster than powers."""
+    d = values - values.mean()
+    squared = d * d
+    if order == 2:
+        return float(squared.mean())
+    if order == 4:
+        return float((squared * squared).mean())
+    third = squared * d
+    moment = third.mean()
+    # Where the terms all but cancel, the rounding of the power, as pyradiomics takes it, can be seen.
+    if abs(moment) < CANCELLED * np.abs(third).mean():
+        moment = np.power(d, 3).mean()
+    return float(moment)
 
 
 def firstorder_features(
@@ -46,10 +62,7 @@ def firstorder_features(
     p10, p25, median, p75, p90 = (float(value) for value in np.percentile(x, (10, 25, 50, 75, 90)))
     energy = float(((x + shift) ** 2).sum())
     mean = x.mean()
-    d = x - mean
-    squared = d * d
-    variance = float(squared.mean())
-    third, fourth = float(np.power(d, 3).mean()), float((squared * squared).mean())
+    variance, third, fourth = (central_moment(x, order) for order in (2, 3, 4))
     inner = x[(x >= p10) & (x <= p90)]
     probability = level_counts / level_counts.sum()
     scale = variance if variance else 1.0
@@ -62,7 +75,7 @@ def firstorder_features(
         "Kurtosis": fourth / scale**2 if variance else 0.0,
         "Maximum": highest,
         "Mean": float(mean),
-        "MeanAbsoluteDeviation": float(np.abs(d).mean()),
+        "MeanAbsoluteDeviation": float(np.abs(x - mean).mean()),
         "Median": median,
         "Minimum": lowest,
         "Range": highest - lowest,

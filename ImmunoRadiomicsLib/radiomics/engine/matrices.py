@@ -6,18 +6,24 @@ per slice hand in one slice, or name the axis that neighbours must not leave as 
 with one matrix per direction, in the order of ``directions``: their mean, their sum or the mean of features over them are the
 ways of aggregation of the image biomarker standard (doi:10.1148/radiol.2020191145).
 
-The work grows with the voxels of the region, not with its box, and no step loops over voxels.
+No step loops over voxels. In a small region all directions are taken at once, as numpy's calls then cost more than their
+work; in a large one each is taken by itself, so that the memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+# Voxels up to which all directions are taken at once.
+_SMALL = 1 << 14
+# Voxels of a box that are compared with their neighbours at once: few enough for the second-level cache.
+_BLOCK = 1 << 16
 
 
 class LevelGrid:
@@ -54,10 +60,36 @@ class LevelGrid:
         self.places = np.flatnonzero(self.flat)
         self.values = self.flat[self.places]
         self.steps = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+        self._beside: dict[tuple[int, ...], np.ndarray] = {}
 
     def step(self, direction: np.ndarray) -> int:
         """Return how far in ``flat`` one step in a direction (z, y, x) leads."""
         return int(direction @ self.steps)
+
+    def beside(self, steps: np.ndarray) -> np.ndarray:
+        """Return the levels (steps, n) that lie one of several steps (in ``flat``) from each voxel of the region."""
+        key = tuple(steps.tolist())
+        found = self._beside.get(key)
+        if found is None:
+            found = self.flat[self.places + steps[:, None]]
+            if len(self.places) <= _SMALL:
+                self._beside[key] = found
+        return found
+
+    def portions(self, count: int) -> list[slice]:
+        """Return which of ``count`` directions to take at once."""
+        return [slice(0, count)] if len(self.places) <= _SMALL else [slice(n, n + 1) for n in range(count)]
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Yield parts of the box: where they are in ``flat``, and which voxels of the region lie in them."""
+        if not len(self.places):
+            return
+        first, end = int(self.places[0]), int(self.places[-1]) + 1
+        edges = np.arange(first, end, _BLOCK)
+        voxels = np.searchsorted(self.places, [*edges, end])
+        for number, edge in enumerate(edges.tolist()):
+            if voxels[number] < voxels[number + 1]:
+                yield slice(edge, min(edge + _BLOCK, end)), slice(int(voxels[number]), int(voxels[number + 1]))
 
     def indices(self) -> np.ndarray:
         """Return the indices (n, 3) of the voxels of the region in the array that the grid was made of."""
@@ -127,14 +159,17 @@ def glcm(
         the symmetrical matrix is the sum with its transpose.
     """
     grid = grid_of(levels, max(distances))
-    steps = directions(grid.shape, distances, force2d_dim)
+    steps = directions(grid.shape, distances, force2d_dim) @ grid.steps
     base = grid.values.astype(np.intp) * (ng + 1)
+    size = (ng + 1) ** 2
     result = np.empty((len(steps), ng, ng))
-    for number, direction in enumerate(steps):
-        codes = grid.flat[grid.places + grid.step(direction)] + base
+    for portion in grid.portions(len(steps)):
+        codes = grid.beside(steps[portion]) + base
+        count = len(codes)
+        codes += size * np.arange(count)[:, None]
         # A neighbour outside the region has level 0.
-        counts = np.bincount(codes, minlength=(ng + 1) ** 2).reshape(ng + 1, ng + 1)
-        result[number] = counts[1:, 1:]
+        counts = np.bincount(codes.ravel(), minlength=count * size).reshape(count, ng + 1, ng + 1)
+        result[portion] = counts[:, 1:, 1:]
     return result
 
 
@@ -147,27 +182,28 @@ def glrlm(levels: np.ndarray | LevelGrid, ng: int, force2d_dim: int | None = Non
         [d, i - 1, n - 1] is the number of runs of n voxels of level i in direction d.
     """
     grid = grid_of(levels)
-    steps = directions(grid.shape, (1,), force2d_dim)
-    tables = [_runs(grid, grid.step(direction), ng) for direction in steps]
-    longest = max((table.shape[1] for table in tables), default=0)
-    result = np.zeros((len(tables), ng, longest))
-    for number, table in enumerate(tables):
-        result[number, :, : table.shape[1]] = table
+    steps = directions(grid.shape, (1,), force2d_dim) @ grid.steps
+    tables = [_runs(grid, steps[portion], ng) for portion in grid.portions(len(steps))]
+    longest = max((table.shape[2] for table in tables), default=0)
+    result = np.zeros((len(steps), ng, longest))
+    for portion, table in zip(grid.portions(len(steps)), tables, strict=True):
+        result[portion, :, : table.shape[2]] = table
     return result
 
 
-def _runs(grid: LevelGrid, step: int, ng: int) -> np.ndarray:
-    """Return the number of runs (ng, longest run) along one step."""
-    begins = grid.flat[grid.places - step] != grid.values
-    place, value = grid.places[begins], grid.values[begins]
+def _runs(grid: LevelGrid, steps: np.ndarray, ng: int) -> np.ndarray:
+    """Return the number of runs (steps, ng, longest run) along each step."""
+    number, voxel = np.nonzero(grid.beside(-steps) != grid.values)
+    place, step, value = grid.places[voxel], steps[number], grid.values[voxel]
+    code = number * ng + value - 1
     counts = []
     # All runs are followed at once, one voxel further each time; those that end are counted and dropped.
     while len(place):
-        place = place + step
+        place += step
         goes_on = grid.flat[place] == value
-        counts.append(np.bincount(value[~goes_on], minlength=ng + 1)[1:])
-        place, value = place[goes_on], value[goes_on]
-    return np.array(counts).T.reshape(ng, len(counts))
+        counts.append(np.bincount(code[~goes_on], minlength=len(steps) * ng))
+        place, step, value, code = place[goes_on], step[goes_on], value[goes_on], code[goes_on]
+    return np.array(counts).T.reshape(len(steps), ng, len(counts))
 
 
 def lone_directions(levels: np.ndarray | LevelGrid, force2d_dim: int | None = None) -> np.ndarray:
@@ -175,13 +211,16 @@ def lone_directions(levels: np.ndarray | LevelGrid, force2d_dim: int | None = No
     grid = grid_of(levels)
     steps = directions(grid.shape, (1,), force2d_dim)
     result = np.zeros(len(steps), dtype=bool)
-    for number, direction in enumerate(steps):
-        # Neighbours in the region settle it; only scattered voxels need to be sorted into lines.
-        if not grid.flat[grid.places + grid.step(direction)].any():
-            axis = np.flatnonzero(direction)[0]
-            indices = grid.indices()
-            lines = indices - np.outer(indices[:, axis] * direction[axis], direction)
-            result[number] = len(np.unique(lines, axis=0)) == len(lines)
+    along = steps @ grid.steps
+    for portion in grid.portions(len(steps)):
+        result[portion] = ~grid.beside(along[portion]).any(axis=1)
+    # Neighbours in the region settle it; only scattered voxels need to be sorted into lines.
+    for number in np.flatnonzero(result):
+        direction = steps[number]
+        axis = np.flatnonzero(direction)[0]
+        indices = grid.indices()
+        lines = indices - np.outer(indices[:, axis] * direction[axis], direction)
+        result[number] = len(np.unique(lines, axis=0)) == len(lines)
     return result
 
 
@@ -283,19 +322,27 @@ def gldm(
         [i - 1, n] is the number of voxels of level i with n neighbours whose level differs by ``alpha`` or less.
     """
     grid = grid_of(levels, max(distances))
-    steps = directions(grid.shape, distances, force2d_dim)
-    like = np.zeros(len(grid.places), dtype=np.intp)
-    signed = grid.values.astype(np.int32)
-    for direction in steps:
-        for step in (grid.step(direction), -grid.step(direction)):
-            neighbours = grid.flat[grid.places + step]
-            if alpha < 1:
-                like += neighbours == grid.values
-            else:
-                like += (neighbours > 0) & (np.abs(neighbours - signed) <= alpha)
+    steps = directions(grid.shape, distances, force2d_dim) @ grid.steps
     columns = 2 * len(steps) + 1
+    like = np.zeros(len(grid.places), dtype=np.min_scalar_type(columns))
+    if len(like) <= _SMALL:
+        for along in (steps, -steps):
+            like += _alike(grid.beside(along), grid.values, alpha).sum(axis=0, dtype=like.dtype)
+    else:
+        for part, voxels in grid.blocks():
+            centre = grid.flat[part]
+            found = np.zeros(len(centre), dtype=like.dtype)
+            for step in (*steps.tolist(), *(-steps).tolist()):
+                found += _alike(grid.flat[part.start + step : part.stop + step], centre, alpha)
+            like[voxels] = found[grid.places[voxels] - part.start]
     codes = (grid.values.astype(np.intp) - 1) * columns + like
     return np.bincount(codes, minlength=ng * columns).reshape(ng, columns).astype(float)
+
+
+def _alike(neighbours: np.ndarray, levels: np.ndarray, alpha: float) -> np.ndarray:
+    if alpha < 1:
+        return neighbours == levels
+    return (neighbours > 0) & (np.abs(neighbours.astype(np.int32) - levels) <= alpha)
 
 
 def ngtdm(
@@ -310,13 +357,27 @@ def ngtdm(
         neighbours in the region, and those of them that have neighbours (the others add nothing to the sum).
     """
     grid = grid_of(levels, max(distances))
-    total = np.zeros(len(grid.places), dtype=np.int64)
-    count = np.zeros(len(grid.places), dtype=np.int64)
-    for direction in directions(grid.shape, distances, force2d_dim):
-        for step in (grid.step(direction), -grid.step(direction)):
-            neighbours = grid.flat[grid.places + step]
-            total += neighbours
-            count += neighbours > 0
+    steps = directions(grid.shape, distances, force2d_dim) @ grid.steps
+    total = np.zeros(len(grid.places), dtype=np.min_scalar_type(2 * len(steps) * ng))
+    count = np.zeros(len(grid.places), dtype=np.min_scalar_type(2 * len(steps)))
+    if len(total) <= _SMALL:
+        for along in (steps, -steps):
+            neighbours = grid.beside(along)
+            total += neighbours.sum(axis=0, dtype=total.dtype)
+            count += (neighbours > 0).sum(axis=0, dtype=count.dtype)
+    else:
+        reach = int(np.abs(steps).max())
+        for part, voxels in grid.blocks():
+            around = grid.flat[part.start - reach : part.stop + reach].astype(total.dtype)
+            inside = around > 0
+            levels_sum = np.zeros(part.stop - part.start, dtype=total.dtype)
+            voxels_sum = np.zeros(part.stop - part.start, dtype=count.dtype)
+            for step in (*steps.tolist(), *(-steps).tolist()):
+                beside = slice(reach + step, reach + step + len(levels_sum))
+                levels_sum += around[beside]
+                voxels_sum += inside[beside]
+            places = grid.places[voxels] - part.start
+            total[voxels], count[voxels] = levels_sum[places], voxels_sum[places]
     mean = np.divide(total, count, out=grid.values.astype(float), where=count > 0)
     difference = np.abs(grid.values - mean)
     counts = np.bincount(grid.values, minlength=ng + 1)[1:].astype(float)

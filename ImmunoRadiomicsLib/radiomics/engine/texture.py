@@ -16,6 +16,13 @@ from .matrices import LevelGrid, directions, glcm, gldm, glrlm, glszm, lone_dire
 
 EPSILON = float(np.spacing(1.0))
 
+# A sum this much smaller than its terms, or an eigenvalue this small, shows the rounding of its last digits; there the steps
+# of pyradiomics are repeated one by one.
+CANCELLED = 1e-5
+_SMALL_EIGENVALUE = 1e-4
+# How much of an eigenvalue may be lost by taking a matrix for symmetrical.
+_ASYMMETRY = 1e-10
+
 Values = dict[str, float]
 
 
@@ -27,14 +34,15 @@ class Discretised:
     ----------
     grid
         Its voxels.
-    present
-        The levels that occur, ascending.
+    present, counts
+        The levels that occur, ascending, and the voxels of each.
     spacing_zyx
         In mm.
     """
 
     grid: LevelGrid
     present: np.ndarray
+    counts: np.ndarray
     spacing_zyx: tuple[float, ...]
 
     @property
@@ -103,7 +111,7 @@ def glcm_features(probabilities: np.ndarray, present: np.ndarray) -> Values:
     highest = int(present[-1])
     level = present.astype(float)
     i, j = level[:, None, None], level[None, :, None]
-    sums, differences = _by_sum_and_difference(p, present, highest)
+    sums, differences = by_sum_and_difference(p, present, highest)
     k_sum = np.arange(2.0, 2 * highest + 1)[:, None]
     k_diff = np.arange(0.0, highest)[:, None]
     px, py = p.sum(axis=1, keepdims=True), p.sum(axis=0, keepdims=True)
@@ -131,11 +139,12 @@ def glcm_features(probabilities: np.ndarray, present: np.ndarray) -> Values:
     imc2 = (1 - np.e ** (-2 * (entropy_independent - entropy))) ** 0.5
     imc2[entropy_independent == entropy] = 0
 
+    tendency, shade, prominence = clusters(p, both)
     per_direction = {
         "Autocorrelation": (p * (i * j)).sum(axis=(0, 1)),
-        "ClusterProminence": (p * both**4).sum(axis=(0, 1)),
-        "ClusterShade": (p * both**3).sum(axis=(0, 1)),
-        "ClusterTendency": (p * both**2).sum(axis=(0, 1)),
+        "ClusterProminence": prominence,
+        "ClusterShade": shade,
+        "ClusterTendency": tendency,
         "Contrast": (differences * k_diff**2).sum(axis=0),
         "Correlation": correlation,
         "DifferenceAverage": difference_average,
@@ -150,7 +159,7 @@ def glcm_features(probabilities: np.ndarray, present: np.ndarray) -> Values:
         "InverseVariance": (differences[1:] / k_diff[1:] ** 2).sum(axis=0),
         "JointEnergy": (p**2).sum(axis=(0, 1)),
         "JointEntropy": entropy,
-        "MCC": _maximal_correlation(p, px[:, 0], py[0]),
+        "MCC": maximal_correlation(p, px[:, 0], py[0]),
         "MaximumProbability": p.max(axis=(0, 1)),
         "SumAverage": (k_sum * sums).sum(axis=0),
         "SumEntropy": -(sums * np.log2(sums + EPSILON)).sum(axis=0),
@@ -162,7 +171,7 @@ def glcm_features(probabilities: np.ndarray, present: np.ndarray) -> Values:
     return values
 
 
-def _by_sum_and_difference(p: np.ndarray, present: np.ndarray, highest: int) -> tuple[np.ndarray, np.ndarray]:
+def by_sum_and_difference(p: np.ndarray, present: np.ndarray, highest: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities of sums 2 to 2 ng and of absolute differences 0 to ng - 1 of two levels, per direction."""
     angles = p.shape[2]
     one, other = np.meshgrid(present, present, indexing="ij")
@@ -173,12 +182,52 @@ def _by_sum_and_difference(p: np.ndarray, present: np.ndarray, highest: int) -> 
     return result[0], result[1]
 
 
-def _maximal_correlation(p: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
-    """Return the root of the second largest eigenvalue of sum over k of p(i, k) p(j, k) / (px(i) py(k)), per direction."""
+def clusters(p: np.ndarray, both: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the second, third and fourth moment, per direction, of the sum of two levels from its mean (``both``)."""
+    squared = both * both
+    weighted = p * squared
+    third = weighted * both
+    shade = third.sum(axis=(0, 1))
+    if (np.abs(shade) < CANCELLED * np.abs(third).sum(axis=(0, 1))).any():
+        shade = (p * both**3).sum(axis=(0, 1))
+    return weighted.sum(axis=(0, 1)), shade, (weighted * squared).sum(axis=(0, 1))
+
+
+def maximal_correlation(p: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
+    """Return the root of the second largest eigenvalue of Q(i, j), the sum over k of p(i, k) p(j, k) / (px(i) py(k) + epsilon).
+
+    But for epsilon, Q is similar to a symmetrical matrix, of which eigenvalues are found in a third of the time. What its
+    asymmetrical part adds is of second order: no more than its square divided by the distance to the next eigenvalue.
+
+    Parameters
+    ----------
+    p
+        Probabilities (levels, levels, directions).
+    px, py
+        Their sums over the second and over the first axis (levels, directions).
+    """
     if np.isnan(p).any():
         return np.array([np.nan])
     if len(p) == 1:
         return np.ones(1)
+    pairs = np.ascontiguousarray(p.transpose(2, 0, 1))
+    rows, columns = px.T[:, :, None], py.T[:, None, :]
+    q = (pairs / (rows * columns + EPSILON)) @ pairs.transpose(0, 2, 1)
+    root = np.sqrt(rows)
+    similar = q * root * np.divide(1.0, root, out=np.zeros_like(root), where=root > 0).transpose(0, 2, 1)
+    turned = similar.transpose(0, 2, 1)
+    values = np.linalg.eigvalsh((similar + turned) / 2)
+    second = values[:, -2]
+    if (second < _SMALL_EIGENVALUE).any():
+        return _maximal_correlation_step_by_step(p, px, py)
+    apart = np.minimum(values[:, -1] - second, second - values[:, -3] if len(p) > 2 else np.inf)
+    asymmetrical = ~(((similar - turned) ** 2).sum(axis=(1, 2)) / 4 <= _ASYMMETRY * second * apart)
+    if asymmetrical.any():
+        second[asymmetrical] = np.sort(np.linalg.eigvals(q[asymmetrical]))[:, -2].real
+    return np.sqrt(second)
+
+
+def _maximal_correlation_step_by_step(p: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
     q = np.zeros_like(p)
     term, divisor = np.empty_like(p), np.empty_like(px)
     for k in range(len(p)):
