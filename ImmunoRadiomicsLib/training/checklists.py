@@ -1,7 +1,7 @@
 """What is known about a training run, laid out as reporting checklists ask for it, with what only its authors can add left open.
 
 METRICS (B. Kocak et al., doi:10.1186/s13244-023-01572-w) is scored with its published weights: an item that is not known counts as
-not met, so that the score is a floor. TRIPOD+AI (doi:10.1136/bmj-2023-078378) and CLEAR (doi:10.1186/s13244-023-01415-8) are given by their sections;
+not met, so that the score is a floor. TRIPOD+AI (doi:10.1136/bmj-2023-078378) and CLEAR (doi:10.1186/s13244-023-01415-8) are given by their numbers;
 the words here are ours.
 """
 
@@ -69,12 +69,12 @@ def _metrics(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
         (0.0622, "Image processing described", "open", "name the extraction preset"),
         (0.0311, "Standardised extraction software", "open", "met where the features are those of this software's presets"),
         (0.0415, "Extraction parameters reported", "open", "add the preset file"),
-        (0.0200, "Features that are not robust removed", "open", "no repeated measurements are in the table"),
+        (0.0200, "Features that are not robust removed", "met" if result.stability_filter else "open", result.stability_filter or "no file of repeated readings was given"),
         (0.0200, "Redundant features removed", "met" if recipe.selection.redundancy < 1 else "not met", f"rank correlation above {recipe.selection.redundancy:g}, inside the folds"),
         (0.0300, "Dimension suits the size of the data", "met" if enough else "not met", f"{result.events_per_variable:.1f} events per variable"),
         (0.0200, "Robustness of end-to-end deep learning", "does not apply", "no deep learning"),
         (0.0599, "Data parted properly", "met", result.scheme),
-        (0.0300, "Confounders handled", "met" if compared else "open", "clinical columns alone were fitted for comparison" if compared else "no clinical column in the table"),
+        (0.0300, "Confounders handled", "met" if result.harmonisation else "open", result.harmonisation or "nothing was harmonised; look at the subgroups, and state what scanners and centres differ in"),
         (0.0352, "Suitable figures of performance", "met", f"{result.performance.metric}, with calibration where there is a probability"),
         (0.0234, "Uncertainty considered", "met", "95 % intervals from drawing patients"),
         (0.0176, "Calibration assessed", "met" if calibrated else "not met", "slope, intercept, curve, Brier score" if calibrated else "not for survival"),
@@ -98,7 +98,8 @@ def _tripod(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
     rows: tuple[tuple[str, str, Status, str], ...] = (
         ("1", "Title", "met", f"Development and internal validation of: {recipe.title}"),
         ("2", "Abstract", "open", "write it"),
-        ("3-4", "Background and objectives", "open", f"the system rebuilt is {recipe.publication.citation}"),
+        ("3", "Background", "open", f"the system rebuilt is {recipe.publication.citation}"),
+        ("4", "Objectives", "open", "write them"),
         ("5", "Data", "open", f"{result.table}; say where and when it was gathered"),
         ("6", "Participants", "open", "eligibility, treatments"),
         ("7", "Data preparation", "met", "see the notes on the table"),
@@ -108,7 +109,7 @@ def _tripod(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
         ("11", "Missing data", "met", "median of the fitting rows, inside the folds"),
         ("12", "Analytical methods", "met", result.scheme),
         ("13", "Class imbalance", "met", "no resampling; probabilities recalibrated inside the folds"),
-        ("14", "Fairness", "open", "compare subgroups"),
+        ("14", "Fairness", "met" if result.subgroups else "open", f"figures inside {len({item.attribute for item in result.subgroups})} groupings of patients" if result.subgroups else "give clinical columns to compare subgroups"),
         ("15", "Model output", "met", "a probability" if result.performance.metric == "auc" else "a log hazard"),
         ("16", "Training and evaluation compared", "met", "the same table; nested folds"),
         ("17", "Ethical approval", "open", "state it"),
@@ -119,23 +120,40 @@ def _tripod(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
         ("22", "Model specification", "met", "model.json of the bundle"),
         ("23", "Performance", "met", f"{result.performance.metric} {found.value:.3f} ({found.lower:.3f} to {found.upper:.3f})"),
         ("24", "Model updating", "does not apply", "no model was updated"),
-        ("25-26", "Interpretation, limitations", "open", "see the limits on the card"),
+        ("25", "Interpretation", "open", "write it"),
+        ("26", "Limitations", "open", "see the limits on the card"),
         ("27", "Usability", "open", "state where in care it would be used; research use only"),
     )  # fmt: skip
     return [ChecklistItem("TRIPOD+AI", number, topic, status, text) for number, topic, status, text in rows]
 
 
 def _clear(recipe: Recipe, result: Assessment) -> list[ChecklistItem]:
+    compared = result.comparison is not None
     rows: tuple[tuple[str, str, Status, str], ...] = (
-        ("1-7", "Title, abstract, keywords, introduction", "open", "write them"),
-        ("8-16", "Study design, data, reference standard", "open", "protocol, ethics, eligibility, flow, outcome"),
-        ("17-20", "Segmentation", "open", "strategy, readers, reproducibility"),
-        ("21-25", "Pre-processing", "open", "the extraction preset names resampling, discretisation and filters"),
-        ("26-29", "Feature extraction", "met", "; ".join(group.title for group in recipe.features) or "all features of the table"),
-        ("30-36", "Data preparation", "met", f"redundancy above {recipe.selection.redundancy:g} thinned, selection: {recipe.selection.method}, all inside the folds"),
-        ("37-42", "Modeling", "met", f"{', '.join(recipe.members)}; settings chosen in inner folds"),
-        ("43-49", "Evaluation", "met", result.scheme),
-        ("50-54", "Results", "met", "this report"),
-        ("55-58", "Discussion and open science", "open", "write it; share the bundle, its hashes and the recipe"),
+        ("1-3", "Title, abstract, keywords", "open", "write them"),
+        ("4-6", "Introduction", "open", f"background, rationale, objectives; the system rebuilt is {recipe.publication.citation}"),
+        ("7-12", "Study design", "open", "checklists, ethics, sample size, nature of the study, eligibility, flow of the method"),
+        ("13-14, 16", "Data source, overlap, imaging protocol", "open", f"{result.table}; add quality.csv of the cohort"),
+        ("15", "Data split", "met", result.scheme),
+        ("17-18", "Non-radiomic predictors, reference standard", "open", f"state how `{recipe.label}` was determined: {recipe.endpoint}"),
+        ("19-20", "Segmentation", "open", "strategy, and who drew"),
+        ("21-24", "Pre-processing", "open", "the extraction preset names resampling, discretisation and image types"),
+        ("25-28", "Feature extraction", "met", "; ".join(group.title for group in recipe.features) or "all features of the table"),
+        ("29", "Missing data", "met", "median of the fitting rows, inside the folds"),
+        ("30", "Class imbalance", "met", "no resampling; probabilities recalibrated inside the folds"),
+        ("31", "Reliability over segmentations", "met" if result.stability_filter else "open", result.stability_filter or "no file of repeated readings was given"),
+        ("32", "Scaling and harmonisation", "met", result.harmonisation or "mean 0 and deviation 1 of the fitting rows; nothing was harmonised"),
+        ("33", "Dimension reduction", "met", f"rank correlation above {recipe.selection.redundancy:g} thinned, selection: {recipe.selection.method}, all inside the folds"),
+        ("34-35, 37", "Algorithm, tuning, model selection", "met", f"{', '.join(recipe.members)}; settings chosen in inner folds"),
+        ("36", "Confounders", "met" if result.harmonisation else "open", result.harmonisation or "state what scanners and centres differ in"),
+        ("38", "Testing", "met" if result.kind == "external" else "open", result.scheme if result.kind == "external" else "internal so far; run `validate` on another centre's table"),
+        ("39-40", "Figures and their uncertainty", "met", f"{result.performance.metric}, calibration where there is a probability; 95 % intervals from drawing patients"),
+        ("41-42", "Comparison with a non-radiomic model", "met" if compared else "open", "against the clinical columns, difference with its interval" if compared else "give clinical columns"),
+        ("43", "Interpretability", "met" if result.columns else "open", "importance and stability of columns"),
+        ("44-45", "Characteristics and flow of patients", "open", "add them"),
+        ("46", "Statistics of the features", "open", "the columns of the model are in the report; add features.csv of the cohort"),
+        ("47-48", "Performance, and against non-radiomic models", "met" if compared else "open", "this report"),
+        ("49-52", "Discussion", "open", "write it"),
+        ("53-58", "Open science", "open", "share data, feature tables, preset, the bundle with its hashes, and the recipe"),
     )  # fmt: skip
     return [ChecklistItem("CLEAR", number, topic, status, text) for number, topic, status, text in rows]
