@@ -21,7 +21,7 @@ from ..files import whole_file
 from ..report.tables import FEATURE_COLUMNS
 from ..training.harmonisation import Harmonised, harmonise
 from .listing import Cohort
-from .tables import PatientResult, scanner_of
+from .tables import PatientResult
 
 Batch = Literal["centre", "scanner"]
 HARMONISED_FILE = "features_harmonised.csv"
@@ -130,7 +130,7 @@ def _column(cohort: Cohort, by: Batch) -> str | None:
 def _batches_of(item: PatientResult, by: Batch, column: str | None) -> dict[str, str]:
     """Return the batch of each time point: what the list says, or else the manufacturer and model of the scanner; empty where neither is known."""
     told = item.patient.extra.get(column, "") if column else ""
-    return {record.name: told or (scanner_of(record) if by == "scanner" else "") for record in item.summary.timepoints}
+    return {scan.timepoint: told or (scan.scanner if by == "scanner" else "") for scan in item.summary.scans}
 
 
 def _features(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..analysis import TimepointRecord
 from ..files import write_text
 from ..order import software_version
 from ..pipeline import RESEARCH_USE_ONLY
@@ -14,7 +13,8 @@ from ..response.plots import PatientResponse, cohort_plots
 from .harmonised import HarmonisedCohort, HarmonisedPart
 from .listing import Cohort
 from .plots import scatter_plot, share_plot
-from .tables import FLAGS, PatientResult, scanner_of
+from .summary import ScanSummary
+from .tables import FLAGS, PatientResult
 from .work import Outcome
 
 _LEVELS = ("likely", "indeterminate", "unlikely", "not assessable")
@@ -85,12 +85,12 @@ def write_page(
     levels: dict[str, Counter[str]] = {flag: Counter() for flag in FLAGS}
     best: tuple[Counter[str], ...] = (Counter(), Counter(), Counter())
     for item in finished:
-        response = item.summary.response
-        patients.append((item.patient.patient, 0, response))
-        verdicts.update(record.quality.verdict for record in item.summary.alignments)
-        for flag in item.summary.flags:
+        found = item.summary
+        patients.append((item.patient.patient, 0, found))
+        verdicts.update(scan.alignment_verdict for scan in found.scans if scan.alignment_verdict)
+        for flag in found.flags:
             levels[flag.flag][flag.level] += 1
-        letters = (response.best_recist, response.best_recist_confirmed, response.best_irecist)
+        letters = (found.best_recist, found.best_recist_confirmed, found.best_irecist)
         for counter, letter in zip(best, letters, strict=True):
             counter[letter] += 1
     order = list(dict.fromkeys(letter for counter in best for letter in sorted(counter)))
@@ -115,27 +115,25 @@ def write_page(
 
 
 def _scanners(finished: Sequence[PatientResult]) -> list[tuple[str | int, ...]]:
-    """Return a row per scanner: how many scans, and between which values they were made; empty where nothing is known."""
-    scans: dict[str, list[TimepointRecord]] = {}
+    """Return a row per scanner: how many scans, and between which values they were made."""
+    scans: dict[str, list[ScanSummary]] = {}
     for item in finished:
-        for record in item.summary.timepoints:
-            scans.setdefault(scanner_of(record) or "not known", []).append(record)
-    if all(record.acquisition is None for records in scans.values() for record in records):
-        return []
+        for scan in item.summary.scans:
+            scans.setdefault(scan.scanner or "not known", []).append(scan)
     rows: list[tuple[str | int, ...]] = []
     for name in sorted(scans):
-        made = [record.acquisition for record in scans[name] if record.acquisition]
-        voxels = {" x ".join(f"{step:g}" for step in record.spacing_mm) for record in scans[name]}
-        known = [item.contrast for item in made if item.contrast is not None]
+        made = scans[name]
+        voxels = {f"{scan.spacing_x_mm:g} x {scan.spacing_y_mm:g} x {scan.spacing_z_mm:g}" for scan in made}
+        contrast = [scan.contrast for scan in made if scan.contrast is not None]
         rows.append(
             (
                 name,
-                len(scans[name]),
-                _span([item.kvp for item in made]),
-                ", ".join(sorted({item.kernel for item in made if item.kernel})),
-                _span([item.slice_thickness_mm for item in made]),
+                len(made),
+                _span([scan.kvp for scan in made]),
+                ", ".join(sorted({scan.kernel for scan in made if scan.kernel})),
+                _span([scan.slice_thickness_mm for scan in made]),
                 next(iter(voxels)) if len(voxels) == 1 else f"{len(voxels)} different",
-                f"{sum(known)} of {len(known)}" if known else "",
+                f"{sum(contrast)} of {len(contrast)}" if contrast else "",
             )
         )
     return rows

@@ -8,29 +8,74 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..analysis import AlignmentRecord, Flag, Response, TimepointRecord
 from ..files import whole_file, write_text
-from ..serialise import from_json
 
 SUMMARY_FILE = "summary.json"
 TRAINING_FILE = "training.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class ScanSummary:
+    """A row of quality.csv: how a time point was made, and how well it lies on the baseline."""
+
+    timepoint: str
+    day: int
+    segmentation: str
+    spacing_x_mm: float
+    spacing_y_mm: float
+    spacing_z_mm: float
+    kvp: float | None
+    kernel: str | None
+    slice_thickness_mm: float | None
+    contrast: bool | None
+    manufacturer: str | None
+    model: str | None
+    alignment_engine: str | None
+    alignment_verdict: str | None
+    alignment_expected_error_mm: float | None
+    alignment_reasons: str | None
+
+    @property
+    def scanner(self) -> str:
+        """Manufacturer and model of the scanner as far as they are known, else an empty text."""
+        return " ".join(part for part in (self.manufacturer, self.model) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSummary:
+    """The answer to one of the three questions, as patients.csv has it."""
+
+    flag: str
+    probability: float | None
+    lower: float | None
+    upper: float | None
+    level: str
+    applicability: str
+
+
+@dataclass(frozen=True, slots=True)
+class VisitSummary:
+    """What the plots of a cohort show of a visit."""
+
+    day: int
+    irecist: str
+    change_from_baseline_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PatientSummary:
-    """Scans, alignments, response and flags of a patient, and how many lesions and warnings there are.
+    """What the driver holds of a patient: its scans, visits and flags in short, and how many lesions and warnings there are."""
 
-    What explains response and flags is left out: the driver holds the summaries of all patients.
-    """
-
-    timepoints: tuple[TimepointRecord, ...]
-    alignments: tuple[AlignmentRecord, ...]
-    response: Response
-    flags: tuple[Flag, ...]
+    scans: tuple[ScanSummary, ...]
+    visits: tuple[VisitSummary, ...]
+    flags: tuple[FlagSummary, ...]
+    best_recist: str
+    best_recist_confirmed: str
+    best_irecist: str
     lesions: int
     warnings: int
 
@@ -38,12 +83,19 @@ class PatientSummary:
 def write_summary(result: Path, folder: Path) -> None:
     """Write summary.json and training.csv of the patient whose output folder is ``result``."""
     content = json.loads((result / "analysis.json").read_text(encoding="utf-8"))
-    summary: dict[str, Any] = {name: content[name] for name in ("timepoints", "alignments")}
-    shortened = {"hyperprogression": [], "dissociated": [], "warnings": [], "narrative": ""}
-    summary["response"] = {**content["response"], **shortened}
-    summary["flags"] = [{**flag, "evidence": [], "counterfactuals": [], "definitions": []} for flag in content["flags"]]
-    summary |= {"lesions": len(content["lesions"]), "warnings": len(content["warnings"])}
-    write_text(folder / SUMMARY_FILE, json.dumps(summary, ensure_ascii=False) + "\n")
+    alignments = {record["timepoint"]: record for record in content["alignments"]}
+    response = content["response"]
+    summary = PatientSummary(
+        tuple(_scan(record, alignments.get(record["name"])) for record in content["timepoints"]),
+        tuple(VisitSummary(**{name: visit[name] for name in VisitSummary.__slots__}) for visit in response["visits"]),
+        tuple(FlagSummary(**{name: flag[name] for name in FlagSummary.__slots__}) for flag in content["flags"]),
+        response["best_recist"],
+        response["best_recist_confirmed"],
+        response["best_irecist"],
+        len(content["lesions"]),
+        len(content["warnings"]),
+    )
+    write_text(folder / SUMMARY_FILE, json.dumps(asdict(summary), ensure_ascii=False) + "\n")
     lesions = _training_rows(result, content["baseline"])
     columns = sorted({name for values in lesions.values() for name in values})
     with whole_file(folder / TRAINING_FILE) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -54,8 +106,35 @@ def write_summary(result: Path, folder: Path) -> None:
 
 def read_summary(folder: Path) -> PatientSummary:
     """Read the summary.json of a patient's folder."""
-    summary: PatientSummary = from_json(PatientSummary, json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")))
-    return summary
+    content = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    content["scans"] = tuple(ScanSummary(**item) for item in content["scans"])
+    content["visits"] = tuple(VisitSummary(**item) for item in content["visits"])
+    content["flags"] = tuple(FlagSummary(**item) for item in content["flags"])
+    return PatientSummary(**content)
+
+
+def _scan(record: dict[str, Any], alignment: dict[str, Any] | None) -> ScanSummary:
+    made = record.get("acquisition") or {}
+    quality = alignment["quality"] if alignment else {}
+    x, y, z = record["spacing_mm"]
+    return ScanSummary(
+        timepoint=record["name"],
+        day=record["day"],
+        segmentation=record["segmentation"],
+        spacing_x_mm=x,
+        spacing_y_mm=y,
+        spacing_z_mm=z,
+        kvp=made.get("kvp"),
+        kernel=made.get("kernel"),
+        slice_thickness_mm=made.get("slice_thickness_mm"),
+        contrast=made.get("contrast"),
+        manufacturer=made.get("manufacturer"),
+        model=made.get("model"),
+        alignment_engine=alignment["engine"] if alignment else None,
+        alignment_verdict=quality.get("verdict"),
+        alignment_expected_error_mm=quality.get("expected_error_mm"),
+        alignment_reasons="; ".join(quality["reasons"]) if alignment else None,
+    )
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

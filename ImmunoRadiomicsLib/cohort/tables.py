@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..analysis import TimepointRecord
 from ..files import whole_file
 from ..report.tables import (
     BEST_COLUMNS,
@@ -23,7 +22,7 @@ from ..report.tables import (
     RESPONSE_COLUMNS,
 )
 from .listing import Cohort, CohortPatient
-from .summary import TRAINING_FILE, PatientSummary, read_summary
+from .summary import TRAINING_FILE, PatientSummary, ScanSummary, read_summary
 from .work import FAILURE_FILE, RESULT, Outcome
 
 # Tables that patients have under the same name, and their columns.
@@ -37,26 +36,7 @@ JOINED = {
 }
 FLAGS = ("pseudoprogression", "hyperprogression", "pneumonitis")
 _FLAG_FACTS = ("probability", "lower", "upper", "level", "applicability")
-_QUALITY_COLUMNS = (
-    "patient",
-    "timepoint",
-    "day",
-    "segmentation",
-    "spacing_x_mm",
-    "spacing_y_mm",
-    "spacing_z_mm",
-    "kvp",
-    "kernel",
-    "slice_thickness_mm",
-    "contrast",
-    "manufacturer",
-    "model",
-    "alignment_engine",
-    "alignment_verdict",
-    "alignment_expected_error_mm",
-    "alignment_reasons",
-    "warnings",
-)
+_QUALITY_COLUMNS = ("patient", *ScanSummary.__slots__, "warnings")
 # Readers of Parquet skip whole groups of rows: few and large ones are read fastest.
 _ROWS_OF_A_GROUP = 200_000
 
@@ -151,43 +131,22 @@ def _listed(cohort: Cohort, patient: CohortPatient, *, facts_first: bool) -> lis
 
 
 def _found(summary: PatientSummary) -> list[object]:
-    flags = {str(item.flag): item for item in summary.flags}
+    flags = {item.flag: item for item in summary.flags}
     return [
-        len(summary.timepoints),
+        len(summary.scans),
         summary.lesions,
-        summary.response.best_recist,
-        summary.response.best_recist_confirmed,
-        summary.response.best_irecist,
+        summary.best_recist,
+        summary.best_recist_confirmed,
+        summary.best_irecist,
         *(getattr(flags.get(flag), fact, None) for flag in FLAGS for fact in _FLAG_FACTS),
     ]
 
 
 def _quality(item: PatientResult) -> Iterator[tuple[object, ...]]:
-    alignments = {record.timepoint: record for record in item.summary.alignments}
-    for record in item.summary.timepoints:
-        made, alignment = record.acquisition, alignments.get(record.name)
-        quality = alignment.quality if alignment else None
-        yield (
-            item.patient.patient,
-            record.name,
-            record.day,
-            record.segmentation,
-            *record.spacing_mm,
-            *(getattr(made, name, None) for name in ("kvp", "kernel", "slice_thickness_mm")),
-            None if made is None or made.contrast is None else int(made.contrast),
-            *(getattr(made, name, None) for name in ("manufacturer", "model")),
-            alignment.engine if alignment else None,
-            quality.verdict if quality else None,
-            quality.expected_error_mm if quality else None,
-            "; ".join(quality.reasons) if quality else None,
-            item.summary.warnings,
-        )
-
-
-def scanner_of(timepoint: TimepointRecord) -> str:
-    """Return manufacturer and model of the scanner as far as they are known, else an empty text."""
-    made = timepoint.acquisition
-    return " ".join(part for part in (made.manufacturer, made.model) if part) if made else ""
+    for scan in item.summary.scans:
+        cells = (getattr(scan, name) for name in ScanSummary.__slots__)
+        numbers = (int(cell) if isinstance(cell, bool) else cell for cell in cells)
+        yield item.patient.patient, *numbers, item.summary.warnings
 
 
 def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Path) -> None:
@@ -221,7 +180,7 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
 
 
 def _scanner_of_baseline(item: PatientResult) -> str:
-    return next((scanner_of(record) for record in item.summary.timepoints if record.day == 0), "")
+    return next((scan.scanner for scan in item.summary.scans if scan.day == 0), "")
 
 
 def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:

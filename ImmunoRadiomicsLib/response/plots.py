@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 from xml.sax.saxutils import escape
-
-from ..analysis import Response
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 480, 70, 30, 40, 56
 _COLOURS = {
@@ -14,7 +13,41 @@ _COLOURS = {
 }  # fmt: skip
 _UNKNOWN = "#c9c9c9"
 
-PatientResponse = tuple[str, int, Response]
+
+class ShownVisit(Protocol):
+    """What is drawn of a visit."""
+
+    @property
+    def day(self) -> int:
+        """Days from the baseline."""
+        ...
+
+    @property
+    def irecist(self) -> str:
+        """The letters of iRECIST."""
+        ...
+
+    @property
+    def change_from_baseline_percent(self) -> float | None:
+        """The change of the sum of diameters in percent."""
+        ...
+
+
+class ShownResponse(Protocol):
+    """What is drawn of a patient: a ``Response`` has it, and so has a summary of one."""
+
+    @property
+    def visits(self) -> Sequence[ShownVisit]:
+        """The visits after the baseline."""
+        ...
+
+    @property
+    def best_irecist(self) -> str:
+        """The best overall response by iRECIST."""
+        ...
+
+
+PatientResponse = tuple[str, int, ShownResponse]
 """A patient, the day that the table gives to the baseline, and the response."""
 
 
