@@ -68,6 +68,8 @@ class _Visit:
     source: Source = "given"
     checks: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    carried: frozenset[str] = frozenset()
+    """Segments that were carried over to here, found or not."""
 
     @property
     def readable(self) -> bool:
@@ -107,8 +109,8 @@ def find(
     Parameters
     ----------
     volumes, segmentations, anatomies
-        By name of the time point, all on that time point's grid. Where a segmentation is None, the contours of the baseline
-        are carried over and fitted to the image. Where it has no lesion, although the time point is not said to show
+        By name of the time point, all on that time point's grid. Where a segmentation is None, the contours of the baseline,
+        and of lesions first seen at a time point between, are carried over and fitted to the image. Where it has no lesion, although the time point is not said to show
         none, lesions are "not evaluated".
     transforms
         By name of the time point, from positions of the baseline to positions of that time point (LPS). The baseline
@@ -120,7 +122,7 @@ def find(
         The (inner, outer) distances in mm of the rings around each lesion.
     """
     baseline = study.baseline.name
-    visits = _visits(study, volumes, segmentations, anatomies, transforms, part(progress, 0.0, 0.2))
+    visits = _visits(study, volumes, segmentations, anatomies, transforms, edits, part(progress, 0.0, 0.2))
     warnings = [warning for visit in visits for warning in visit.warnings]
     progress(0.2, "following them over time")
     tracks = follow([_scan(visit) for visit in visits], baseline, edits=edits)
@@ -156,13 +158,14 @@ def _visits(
     segmentations: Mapping[str, Segmentation | None],
     anatomies: Mapping[str, sitk.Image],
     transforms: Mapping[str, sitk.Transform],
+    edits: Sequence[LesionLink],
     progress: Progress,
 ) -> list[_Visit]:
-    """Gather the contours of every time point, carried over from the baseline where none are given."""
+    """Gather the contours of every time point, carried over from earlier ones where none are given."""
     baseline = study.baseline
     drawn = segmentations.get(baseline.name)
     reference = lesion_segments(drawn, study.lesions) if drawn is not None else {}
-    visits = []
+    visits: list[_Visit] = []
     for index, timepoint in enumerate(study.timepoints):
         name = timepoint.name
         progress(index / len(study.timepoints), f"contours of {name}")
@@ -173,20 +176,88 @@ def _visits(
             visit = replace(visit, segments=reference)
         elif segmentation is not None:
             visit = replace(visit, segments=lesion_segments(segmentation, study.lesions))
-        elif not timepoint.no_visible_lesions and transform is not None and reference:
+        elif not timepoint.no_visible_lesions and transform is not None:
             steps = part(progress, index / len(study.timepoints), (index + 1) / len(study.timepoints))
-            found = propagate(volumes[baseline.name], reference, visit.ct, transform, progress=steps)
-            visit = replace(
-                visit,
-                segments={segment: item.mask for segment, item in found.items() if not item.gone},
-                source="propagated",
-                checks={segment: item.check for segment, item in found.items() if item.check is not None},
-                warnings=(f"{name}: contours were carried over from the baseline; new lesions are not looked for.",),
-            )
+            sources = [(baseline.name, reference)] if reference else []
+            sources += _first_seen_later(visits, baseline.name, edits)
+            if sources:
+                visit = _carried_over(visit, sources, volumes, transforms, steps)
         if not visit.readable:
             visit = replace(visit, warnings=(f"{name}: no lesion is contoured; its lesions are not evaluated.",))
         visits.append(visit)
     return visits
+
+
+def _first_seen_later(
+    visits: Sequence[_Visit], baseline: str, edits: Sequence[LesionLink]
+) -> list[tuple[str, dict[str, Crop]]]:
+    """Return the lesions that are in contours after the baseline and not in those of the baseline, where they were last seen.
+
+    They come by time point and, because the names of segments may differ between time points, are called as lesions.
+    """
+    given = [visit for visit in visits if visit.source == "given"]
+    names = {visit.timepoint.name for visit in given}
+    if baseline not in names:
+        return []
+    tracks = follow(
+        [_scan(visit) for visit in given], baseline, edits=[edit for edit in edits if edit.timepoint in names]
+    )
+    found: dict[str, dict[str, Crop]] = {}
+    for track in tracks:
+        last = track.sightings[-1] if track.sightings else None
+        if last is None or last.status != "measured" or track.at(baseline).segments:
+            continue
+        visit = next(item for item in given if item.timepoint.name == last.timepoint)
+        mask = _union([visit.segments[name] for name in last.segments])
+        found.setdefault(last.timepoint, {})[track.id] = mask
+    return list(found.items())
+
+
+def _carried_over(
+    visit: _Visit,
+    sources: Sequence[tuple[str, dict[str, Crop]]],
+    volumes: Mapping[str, sitk.Image],
+    transforms: Mapping[str, sitk.Transform],
+    progress: Progress,
+) -> _Visit:
+    """Return the visit with the contours of other time points carried over and fitted to its image."""
+    segments: dict[str, Crop] = {}
+    checks: dict[str, str] = {}
+    carried: set[str] = set()
+    for index, (source, lesions) in enumerate(sources):
+        steps = part(progress, index / len(sources), (index + 1) / len(sources))
+        found = propagate(
+            volumes[source],
+            lesions,
+            visit.ct,
+            visit.transform,
+            source_transform=transforms.get(source),
+            progress=steps,
+        )
+        for name, item in found.items():
+            own = name
+            while own in carried:
+                own += f" ({source})"
+            carried.add(own)
+            if not item.gone:
+                taken = np.zeros_like(item.mask.voxels)
+                for other in segments.values():
+                    taken |= within(other, item.mask.box)
+                free = crop_of(item.mask.voxels & ~taken, item.mask.offset_zyx)
+                if free.count:
+                    segments[own] = free
+            if item.check is not None:
+                checks[own] = item.check
+    origin = " and ".join(source for source, _ in sources)
+    warning = f"{visit.timepoint.name}: contours were carried over from {origin}; new lesions are not looked for."
+    return replace(
+        visit,
+        segments=segments,
+        source="propagated",
+        checks=checks,
+        warnings=(warning,),
+        carried=frozenset(carried),
+    )
 
 
 def _scan(visit: _Visit) -> Scan:
@@ -212,11 +283,12 @@ def _measured(
         proposals: list[OrganProposal] = []
         for visit in visits:
             sighting = track.at(visit.timepoint.name)
-            # Only lesions of the baseline were carried over: of any other nobody knows.
-            if visit.source == "propagated" and sighting.status == "absent" and not track.at(baseline).segments:
+            # Of a lesion that was not carried over to here nobody knows.
+            known = {name for item in track.sightings for name in (track.id, *item.segments)}
+            if visit.source == "propagated" and sighting.status == "absent" and not known & visit.carried:
                 sighting = Sighting(sighting.timepoint, "not evaluated", "not evaluated")
             if sighting.status != "measured":
-                observations.append(_without_measurement(sighting, visit, observations))
+                observations.append(_without_measurement(sighting, visit, observations, track.id))
                 continue
             mask = _union([visit.segments[name] for name in sighting.segments])
             masks[visit.timepoint.name][track.id] = mask
@@ -301,9 +373,11 @@ def _observation(
     )
 
 
-def _without_measurement(sighting: Sighting, visit: _Visit, earlier: Sequence[LesionObservation]) -> LesionObservation:
+def _without_measurement(
+    sighting: Sighting, visit: _Visit, earlier: Sequence[LesionObservation], lesion: str
+) -> LesionObservation:
     """Return the observation of a lesion without a contour; one that is absent measures 0."""
-    known = {name for item in earlier for name in item.segments}
+    known = {lesion, *(name for item in earlier for name in item.segments)}
     notes = [sighting.check] if sighting.check else []
     if sighting.event == "vanished":
         notes += [check for name, check in visit.checks.items() if name in known]

@@ -1,6 +1,6 @@
-"""Carry the contours of the baseline to a follow-up and fit them to its image.
+"""Carry the contours of an earlier scan to a follow-up and fit them to its image.
 
-For each lesion the baseline teaches what its inside and its surroundings look like: the chance to be inside, given the
+For each lesion the earlier scan, here called the baseline, teaches what its inside and its surroundings look like: the chance to be inside, given the
 density, among the voxels near the contour. The contour, carried through the alignment, says where to look. Both are joined
 by a random walker with priors (doi:10.1109/CVPR.2005.239): the chance to be inside is as smooth as the image is, and
 close to what density and place say. The result may have grown or shrunk to any size the image supports; what cannot be
@@ -46,6 +46,16 @@ RESIDUE_CHANCE = 0.8
 DISTINCT_CONTRAST = 3.0
 DISTINCT_COMPACTNESS = 0.68
 
+FIT_ODDS = 2.0
+FIT_STEP_MM = 0.5
+FIT_REACH_MM = 3.0
+FIT_PRICE = 1.5
+"""How the carried contour is laid on the image: the largest log-odds of one voxel, the step of its growth, the farthest it is
+moved, and the price of that. With the weights in ``_Fit._walk`` tuned on 63 virtual lesions with alignment errors of
+1.5 mm, and on balls that grow to one side so that the form does not hold back what the image shows."""
+HIDDEN_SHARE = 0.25
+"""Above this share of border that does not show, one volume in two was more than 10 % off on the same lesions."""
+
 _BINS = np.arange(-1050.0, 1551.0, 10.0)
 
 
@@ -73,6 +83,7 @@ def propagate(
     followup_ct: sitk.Image,
     transform: sitk.Transform | None,
     *,
+    source_transform: sitk.Transform | None = None,
     progress: Progress = silent,
 ) -> dict[str, Propagated]:
     """Find every lesion of the baseline in a follow-up.
@@ -82,7 +93,10 @@ def propagate(
     lesions
         The lesions' voxels on the grid of the baseline.
     transform
-        Carries positions of the baseline to positions of the follow-up (LPS); None is the identity.
+        Carries positions of the reference to positions of the follow-up (LPS); None is the identity.
+    source_transform
+        Carries positions of the reference to positions of the scan that the lesions were drawn on; None where it is the
+        reference.
 
     Returns
     -------
@@ -94,12 +108,27 @@ def propagate(
         progress(index / max(len(lesions), 1), f"carrying over {name}")
         if mask.count:
             others = [crop for other, crop in lesions.items() if other != name]
-            itself = _Fit(baseline_ct, mask, others, baseline_ct, None)
+            itself = _Fit(baseline_ct, mask, others, baseline_ct, _Way())
             level, agreement = itself.calibration()
-            fits[name] = _Fit(baseline_ct, mask, others, followup_ct, transform, level, agreement)
+            way = _Way(source_transform, transform)
+            fits[name] = _Fit(baseline_ct, mask, others, followup_ct, way, level, agreement)
     _share_out(list(fits.values()))
     progress(1.0, "done")
     return {name: fit.result() for name, fit in fits.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """From one scan to another by way of the reference; both transforms carry positions of the reference to a scan."""
+
+    source: sitk.Transform | None = None
+    target: sitk.Transform | None = None
+
+    def there(self, points: np.ndarray) -> np.ndarray:
+        return transform_points(invert_points(points, self.source), self.target)
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        return transform_points(invert_points(points, self.target), self.source)
 
 
 class _Fit:
@@ -111,7 +140,7 @@ class _Fit:
         mask: Crop,
         others: list[Crop],
         followup_ct: sitk.Image,
-        transform: sitk.Transform | None,
+        way: _Way,
         level: float = 0.5,
         agreement: float = 1.0,
     ) -> None:
@@ -123,13 +152,13 @@ class _Fit:
         self.radius_mm = (3000.0 * self.volume_ml / (4.0 * np.pi)) ** (1.0 / 3.0)
         self.outside = False
         self._learn(baseline_ct, others)
-        box = self._box(baseline_ct, transform)
+        box = self._box(baseline_ct, way)
         if box is None:
             self.outside = True
             return
         self.box = box
         self._prepare_grid()
-        distance, alike, elsewhere = self._carried(baseline_ct, others, transform)
+        distance, alike, elsewhere = self._carried(baseline_ct, others, way)
         self.inside = self._walk(distance, alike, elsewhere)
         self._resample(distance)
 
@@ -170,11 +199,11 @@ class _Fit:
     def _odds(self, values: np.ndarray) -> np.ndarray:
         return np.interp(values, _BINS[:-1] + 5.0, self.log_odds)
 
-    def _box(self, ct: sitk.Image, transform: sitk.Transform | None) -> Box | None:
+    def _box(self, ct: sitk.Image, way: _Way) -> Box | None:
         """Return where in the follow-up to look: around the carried lesion, with room to grow; None outside the image."""
         indices = self.mask.indices()
         places = index_to_world(indices[:: max(1, len(indices) // 400)], ct)
-        carried = world_to_index(transform_points(places, transform), self.followup_ct)
+        carried = world_to_index(way.there(places), self.followup_ct)
         shape = np.asarray(shape_of(self.followup_ct))
         shown = ((carried > -0.5) & (carried < shape - 0.5)).all(axis=1)
         if shown.mean() < 0.5:
@@ -204,9 +233,7 @@ class _Fit:
         axes = [(np.arange(n) + 0.5) * f - 0.5 for n, f in zip(self.size, self.factors, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"))
 
-    def _carried(
-        self, ct: sitk.Image, others: list[Crop], transform: sitk.Transform | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _carried(self, ct: sitk.Image, others: list[Crop], way: _Way) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Carry to the working grid: signed distance to the contour (negative inside), what looks alike, other lesions."""
         start = np.array([side.start for side in self.box])
         nodes = self._fine_indices()
@@ -216,7 +243,7 @@ class _Fit:
             coarse_axes.append(np.linspace(nodes[axis].min(), nodes[axis].max(), count))
         lattice = np.stack(np.meshgrid(*coarse_axes, indexing="ij"))
         flat = lattice.reshape(3, -1).T + start
-        back = invert_points(index_to_world(flat, self.followup_ct), transform)
+        back = way.back(index_to_world(flat, self.followup_ct))
         # The baseline index is smooth in the follow-up index, so interpolating it between lattice points is enough.
         source = world_to_index(back, ct).T.reshape(lattice.shape)
         scale = [
@@ -240,16 +267,28 @@ class _Fit:
         return distance, alike, elsewhere
 
     def _walk(self, distance: np.ndarray, alike: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
-        """Return the chance of every node to be inside the lesion."""
-        beyond = np.maximum(distance - 0.3 * self.radius_mm, 0.0) / (1.0 + 0.1 * self.radius_mm)
-        place = np.clip(-0.2 * distance / (1.0 + 0.1 * self.radius_mm) - beyond, -6.0, 1.0)
-        evidence = self._odds(_smooth(self.values, tuple(self.spacing), 0.7)) + place
-        evidence -= 7.0 * np.clip(2.0 * alike - 1.0, 0.0, 1.0) * np.clip(distance / 1.5, 0.0, 1.0)
+        """Return the chance of every node to be inside the lesion.
+
+        The carried contour is first laid on the image as a whole, moved a little and grown or shrunk evenly, and then given
+        up wherever density says otherwise. The less of the border the image shows, the more the form of the contour counts.
+        """
+        odds = self._odds(_smooth(self.values, tuple(self.spacing), 0.7))
+        beyond = np.clip(distance / 1.5, 0.0, 1.0)
+        other = np.clip(2.0 * alike - 1.0, 0.0, 1.0) * beyond
+        telling = np.clip(odds, -FIT_ODDS, FIT_ODDS) * (1.0 - other) * ~elsewhere
+        farthest = GROWTH_SHARE * self.radius_mm + 7.0
+        laid = _laid(distance, telling, self.radius_mm, farthest, self.spacing)
+        hidden = _hidden_share(odds, laid)
+        scale = 1.0 + 0.1 * self.radius_mm
+        limit = 2.0 + 5.0 * hidden
+        place = np.clip(-(2.0 + 4.0 * hidden) * laid / scale, -limit, limit)
+        place -= np.clip((laid - 0.3 * self.radius_mm) / scale, 0.0, 6.0)
+        evidence = odds + place - 7.0 * other
         evidence[elsewhere] = -6.0
         target = 1.0 / (1.0 + np.exp(-evidence))
         certainty = 0.15 + np.abs(2.0 * target - 1.0)
         solution = _random_walk(self.values, target, certainty, self.spacing, max(self.inside_sd, 15.0))
-        solution[distance > GROWTH_SHARE * self.radius_mm + 7.0] = 0.0
+        solution[distance > farthest] = 0.0
         return solution
 
     def _resample(self, distance: np.ndarray) -> None:
@@ -357,9 +396,55 @@ class _Fit:
         if any(plane.any() for plane in edges):
             reasons.append("it reaches the end of the region that was searched")
             confidence *= 0.6
+        smooth = _smooth(values.astype(np.float32), spacing_of(self.followup_ct), 0.7)
+        hidden = _hidden_share(self._odds(smooth), distance_to(mask, spacing_of(self.followup_ct)))
+        if hidden > HIDDEN_SHARE:
+            reasons.append(f"{hidden:.0%} of its border does not show in the image; its volume is unsure")
         if confidence < 0.5 and not reasons:
             reasons.append("its border is not distinct")
         return confidence, reasons
+
+
+def _laid(
+    distance: np.ndarray, telling: np.ndarray, radius_mm: float, farthest_mm: float, spacing: np.ndarray
+) -> np.ndarray:
+    """Return the signed distance to the carried contour after it is moved, and grown or shrunk evenly, to suit the densities.
+
+    The sum of the log-odds inside is made as large as possible, less a price on the square of the way.
+    """
+    gradient = np.stack(np.gradient(distance, *spacing))
+    near = np.abs(distance) < farthest_mm + 4.0
+    from_here, slope, weight = distance[near], gradient[:, near], telling[near]
+    levels = np.arange(-0.8 * radius_mm, farthest_mm, FIT_STEP_MM)
+    price = FIT_PRICE * radius_mm**2 / float(np.prod(spacing))
+
+    def gain(way: np.ndarray) -> tuple[float, float]:
+        bins = np.ceil((from_here - way @ slope - levels[0]) / FIT_STEP_MM).astype(int)
+        inside = np.cumsum(np.bincount(np.clip(bins, 0, len(levels)), weight, minlength=len(levels) + 1)[:-1])
+        inside = ndimage.gaussian_filter1d(inside, 1.0, mode="nearest")
+        best = int(np.argmax(inside))
+        return float(inside[best] - price * (way @ way)), float(levels[best])
+
+    way = np.zeros(3)
+    best, level = gain(way)
+    for step in (1.5, 0.75):
+        moved = True
+        while moved:
+            moved = False
+            for direction in (*np.eye(3), *-np.eye(3)):
+                other = way + step * direction
+                if np.linalg.norm(other) > FIT_REACH_MM:
+                    continue
+                found, at = gain(other)
+                if found > best:
+                    best, level, way, moved = found, at, other, True
+    return distance - np.tensordot(way, gradient, 1) - level
+
+
+def _hidden_share(odds: np.ndarray, distance: np.ndarray) -> float:
+    """Return the share of the voxels beside a contour, up to 3 mm outside it, that look like the lesion."""
+    beside = (distance > 0.5) & (distance <= 3.2)
+    return float((odds[beside] > 0.0).mean()) if beside.any() else 1.0
 
 
 def _share_out(fits: list[_Fit]) -> None:
