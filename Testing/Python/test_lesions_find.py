@@ -245,7 +245,7 @@ def test_volumes_are_kept_or_marked():
     exact = truth_transform(last, first.ct)
     off = sitk.CompositeTransform([sitk.TranslationTransform(3, (0.9, -0.8, 0.9)), exact])
     lesions = {name: Crop(item.voxels, item.offset_zyx) for name, item in first.segments}
-    truth = {name: item for name, item in last.segments}
+    truth = dict(last.segments)
     carried = propagate(first.ct, lesions, last.ct, off)
     errors = {name: carried[name].mask.count / int(truth[name].voxels.sum()) - 1.0 for name in truth}
     missed = [name for name, error in errors.items() if abs(error) > 0.10 and carried[name].check is None]
