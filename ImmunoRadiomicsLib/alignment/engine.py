@@ -92,7 +92,7 @@ def align(
     engine
         ``auto`` and ``local-correlation`` (affine, then deformable; nothing to install), ``affine``, ``rigid``, or ``user`` (``initial`` as it
         is, measured). After the same linear start also ``greedy``, ``elastix`` and ``ants``, where their Python packages are installed, and
-        inside 3D Slicer ``brains`` and ``slicer-elastix``.
+        inside 3D Slicer ``brains``, ``slicer-elastix`` and ``slicer-ants``.
     initial
         Where to start, or the user's transform: baseline to follow-up points in LPS mm.
     progress

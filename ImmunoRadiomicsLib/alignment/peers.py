@@ -1,13 +1,17 @@
 """Deformable engines of others behind the same function: Python packages that may be installed, and modules of 3D Slicer.
 
 Each is given two scans on one grid along the patient axes, the follow-up already laid on the baseline linearly, and returns a transform from
-baseline to follow-up points. None of them is needed: each is imported only when asked for.
+baseline to follow-up points. None of them is needed: each is imported only when asked for. Python packages run in a process and a folder of
+their own, so that a crash inside them ends no more than that process and what they write by the way disappears with the folder.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +26,17 @@ import SimpleITK as sitk
 
 from ..errors import StageError
 
+_ROOT = Path(__file__).resolve().parents[2]
 _GREEDY = "-d 3 -i fixed moving -gm region -ia-identity -m NCC 2x2x2 -n 100x60x30 -s 1.5vox 0.7vox -o warp"
 _ELASTIX_ITERATIONS = 500
 _ELASTIX_NODES_MM = 10
 _BRAINS_NODES_MM = 15.0
 _BRAINS_SAMPLES = 0.01  # of all voxels; memory grows with it, to 10 GiB at 0.02 on a whole chest
+
+# Symmetric normalisation on the local correlation, as the extension writes it: transform, metric and the levels from coarse to fine.
+_ANTS_TRANSFORM = "0.2,3,0"
+_ANTS_METRIC = "1,2"
+_ANTS_LEVELS = ((60, 3, 6), (40, 2, 4), (20, 1, 2), (0, 0, 1))
 
 Register = Callable[[sitk.Image, sitk.Image, sitk.Image], sitk.Transform]
 
@@ -98,6 +108,63 @@ def _program(peer: _Peer) -> str | None:
     return beside or shutil.which(peer.program)
 
 
+def _apart(engine: str) -> Register:
+    """Return a function that runs one of ``_PACKAGES`` in a process of its own."""
+
+    def run(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for role, image in (
+                ("fixed", fixed),
+                ("moving", moving),
+                ("region", sitk.Cast(region != 0, sitk.sitkUInt8)),
+            ):
+                sitk.WriteImage(image, str(folder / f"{role}.nrrd"))
+            threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+            call = f"from {__name__} import run_package; run_package({engine!r}, {threads})"
+            paths = [str(_ROOT), *(path for path in sys.path if path)]
+            # Our own interpreter with a sentence of our own making.
+            done = subprocess.run(  # noqa: S603
+                [_python(), "-c", call],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            found = folder / "found.h5"
+            if done.returncode or not found.exists():
+                raise RuntimeError(_last_words(done))
+            return sitk.ReadTransform(str(found)).Downcast()
+
+    return run
+
+
+def run_package(engine: str, threads: int) -> None:
+    """Deform what lies in the working folder (``fixed``, ``moving`` and ``region``, all .nrrd) and leave ``found.h5`` there."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    fixed, moving = (sitk.ReadImage(f"{role}.nrrd", sitk.sitkFloat32) for role in ("fixed", "moving"))
+    sitk.WriteTransform(_PACKAGES[engine](fixed, moving, sitk.ReadImage("region.nrrd")), "found.h5")
+
+
+def _python() -> str:
+    """Return the Python interpreter; inside the application of Slicer ``sys.executable`` is the application."""
+    if Path(sys.executable).stem.lower().startswith("python"):
+        return sys.executable
+    if (found := shutil.which("PythonSlicer")) is None:
+        raise RuntimeError("PythonSlicer was not found")
+    return found
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a process that failed said last, or how it ended where a signal ended it."""
+    if done.returncode < 0:
+        return f"its process crashed ({signal.Signals(-done.returncode).name})"
+    said = [line.strip() for line in (*done.stdout.splitlines(), *done.stderr.splitlines()) if line.strip()]
+    return said[-1] if said else f"its process ended with code {done.returncode} and said nothing"
+
+
 def _greedy(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
     greedy = import_module("picsl_greedy").Greedy3D()
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
@@ -136,20 +203,17 @@ def _elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.
 
 def _ants(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
     ants: Any = import_module("ants")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {}
-        images = {"fixed": fixed, "moving": moving, "region": sitk.Cast(region != 0, sitk.sitkFloat32)}
-        for name, image in images.items():
-            paths[name] = str(Path(folder) / f"{name}.nii.gz")
-            sitk.WriteImage(image, paths[name])
-        target, source, mask = (ants.image_read(paths[name]) for name in images)
-        result = ants.registration(
-            target, source, type_of_transform="SyNOnly", mask=mask, outprefix=str(Path(folder) / "found")
-        )
-        warps = [path for path in result["fwdtransforms"] if path.endswith((".nii.gz", ".nii"))]
-        if not warps:
-            raise RuntimeError("it returned no displacement field")
-        return sitk.DisplacementFieldTransform(sitk.ReadImage(warps[0], sitk.sitkVectorFloat64))
+    paths = {}
+    images = {"fixed": fixed, "moving": moving, "region": sitk.Cast(region != 0, sitk.sitkFloat32)}
+    for name, image in images.items():
+        paths[name] = f"{name}.nii.gz"
+        sitk.WriteImage(image, paths[name])
+    target, source, mask = (ants.image_read(paths[name]) for name in images)
+    result = ants.registration(target, source, type_of_transform="SyNOnly", mask=mask, outprefix="ants_")
+    warps = [path for path in result["fwdtransforms"] if path.endswith((".nii.gz", ".nii"))]
+    if not warps:
+        raise RuntimeError("it returned no displacement field")
+    return sitk.DisplacementFieldTransform(sitk.ReadImage(warps[0], sitk.sitkVectorFloat64))
 
 
 def _in_slicer(run: Callable[[Any, Any, Any, Any, Any], None], *images: sitk.Image) -> sitk.Transform:
@@ -202,8 +266,7 @@ def _brains(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.T
             command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
         )
         if done.returncode or not Path(found).exists():
-            said = [line for line in (*done.stdout.splitlines(), *done.stderr.splitlines()) if line.strip()]
-            raise RuntimeError(said[-1].strip() if said else f"BRAINSFit ended with code {done.returncode}")
+            raise RuntimeError(_last_words(done))
         return sitk.ReadTransform(found)
 
 
@@ -213,6 +276,45 @@ def _slicer_elastix(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -
         logic.registerVolumes(target, source, outputTransformNode=output, fixedVolumeMaskNode=mask)
 
     return _in_slicer(run, fixed, moving, sitk.Cast(region != 0, sitk.sitkUInt8))
+
+
+def _slicer_ants(fixed: sitk.Image, moving: sitk.Image, region: sitk.Image) -> sitk.Transform:
+    def run(slicer: Any, target: Any, source: Any, mask: Any, output: Any) -> None:
+        steps = [
+            {"convergence": iterations, "smoothingSigmas": sigma, "shrinkFactors": factor}
+            for iterations, sigma, factor in _ANTS_LEVELS
+        ]
+        stage = {
+            "transformParameters": {"transform": "SyN", "settings": _ANTS_TRANSFORM},
+            "metrics": [{"type": "CC", "fixed": target, "moving": source, "settings": _ANTS_METRIC}],
+            "levels": {
+                "steps": steps,
+                "smoothingSigmasUnit": "vox",
+                "convergenceThreshold": 6,
+                "convergenceWindowSize": 10,
+            },
+            # The extension leaves out a mask that comes alone.
+            "masks": {"fixed": mask, "moving": mask},
+        }
+        logic = import_module("antsRegistration").antsRegistrationLogic()
+        logic.process(
+            stages=[stage],
+            outputSettings={"transform": output, "volume": None, "interpolation": "Linear"},
+            initialTransformSettings={"initializationFeature": -1},
+            generalSettings={"dimensionality": 3, "computationPrecision": "float"},
+            wait_for_completion=True,
+        )
+        ended = logic.cliNode
+        failed = ended.GetStatus() & ended.ErrorsMask
+        message = ended.GetErrorText()
+        slicer.mrmlScene.RemoveNode(ended)
+        if failed:
+            raise RuntimeError(message)
+
+    return _in_slicer(run, fixed, moving, sitk.Cast(region != 0, sitk.sitkUInt8))
+
+
+_PACKAGES: dict[str, Register] = {"greedy": _greedy, "elastix": _elastix, "ants": _ants}
 
 
 @dataclass(frozen=True)
@@ -227,9 +329,10 @@ class _Peer:
 
 
 PEERS = {
-    "greedy": _Peer(_greedy, distribution="picsl_greedy"),
-    "elastix": _Peer(_elastix, distribution="itk-elastix"),
-    "ants": _Peer(_ants, distribution="antspyx"),
+    "greedy": _Peer(_apart("greedy"), distribution="picsl_greedy"),
+    "elastix": _Peer(_apart("elastix"), distribution="itk-elastix"),
+    "ants": _Peer(_apart("ants"), distribution="antspyx"),
     "brains": _Peer(_brains, module="brainsfit", program="BRAINSFit"),
     "slicer-elastix": _Peer(_slicer_elastix, module="elastix", extension="SlicerElastix"),
+    "slicer-ants": _Peer(_slicer_ants, module="antsregistration", extension="SlicerANTs"),
 }

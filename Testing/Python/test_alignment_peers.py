@@ -153,7 +153,7 @@ def test_what_brains_says_when_it_fails_is_handed_on(pair, tmp_path, monkeypatch
         align(*pair, engine="brains")
 
 
-@pytest.mark.parametrize("engine", ["brains", "slicer-elastix"])
+@pytest.mark.parametrize("engine", ["brains", "slicer-elastix", "slicer-ants"])
 def test_an_engine_of_slicer_says_where_it_works(pair, engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "slicer", SimpleNamespace())
     with pytest.raises(InputError, match=r"works inside 3D Slicer.*'auto'"):
@@ -167,3 +167,160 @@ def test_an_engine_that_gives_up_is_named(pair, monkeypatch):
     monkeypatch.setitem(peers.PEERS, "greedy", peers._Peer(run, distribution="numpy"))
     with pytest.raises(StageError, match=r"'greedy' gave up: no step improved"):
         align(*pair, engine="greedy")
+
+
+def package(folder, monkeypatch, name: str, body: str) -> None:
+    """Put a stand-in for the package ``picsl_greedy`` on the path of the process that will import it."""
+    (folder / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(folder)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "import os, signal\nclass Greedy3D:\n    def execute(self, *_, **__): os.kill(os.getpid(), signal.SIGSEGV)\n",
+            "SIGSEGV",
+        ),
+        (
+            "class Greedy3D:\n    def execute(self, *_, **__): raise ValueError('no step improved')\n",
+            "no step improved",
+        ),
+        ("class Greedy3D:\n    def execute(self, *_, **__): raise SystemExit(3)\n", "code 3 and said nothing"),
+    ],
+    ids=["crash", "exception", "silence"],
+)
+@pytest.mark.skipif(os.name == "nt", reason="a crash is told by its signal")
+def test_a_crash_of_a_package_ends_its_own_process_only(pair, tmp_path, monkeypatch, body, said):
+    package(tmp_path, monkeypatch, "picsl_greedy", body)
+    with pytest.raises(StageError, match=rf"'greedy' gave up: .*{said}.*Choose the engine 'auto'"):
+        peers.register("greedy", *pair, pair[0] > -900)
+
+
+def test_what_a_package_writes_by_the_way_disappears(pair, tmp_path, monkeypatch):
+    shift = """
+import numpy as np
+import SimpleITK as sitk
+
+class Greedy3D:
+    def execute(self, command, fixed, moving, region, warp):
+        assert "-d 3" in command and fixed.GetSize() == moving.GetSize() == region.GetSize()
+        open("deformationField.nii", "w").close()
+        vectors = np.broadcast_to(np.float32((1.0, 2.0, 3.0)), (*fixed.GetSize()[::-1], 3))
+        self.warp = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
+        self.warp.CopyInformation(fixed)
+
+    def __getitem__(self, name):
+        return self.warp
+"""
+    modules, work = tmp_path / "modules", tmp_path / "work"
+    modules.mkdir()
+    work.mkdir()
+    package(modules, monkeypatch, "picsl_greedy", shift)
+    monkeypatch.chdir(work)
+    found = peers.register("greedy", *pair, pair[0] > -900)
+    assert np.allclose(found.TransformPoint((4.0, 5.0, 6.0)), (5.0, 7.0, 9.0))
+    assert os.listdir(work) == []
+
+
+class Ended:
+    """What the extension keeps of the run of its command-line module."""
+
+    ErrorsMask, Completed, CompletedWithErrors = 0x40, 0x20, 0x60
+
+    def __init__(self, fails: bool):
+        self.fails = fails
+
+    def GetStatus(self) -> int:
+        return self.CompletedWithErrors if self.fails else self.Completed
+
+    def GetErrorText(self) -> str:
+        return "the metric is not defined" if self.fails else ""
+
+
+class AntsLogic:
+    """A stand-in for the logic of SlicerANTs: it takes exactly the arguments that the extension takes, and answers with a known shift."""
+
+    fails = False
+
+    def process(
+        self, stages, outputSettings, initialTransformSettings=None, generalSettings=None, wait_for_completion=False
+    ):
+        assert wait_for_completion
+        (stage,) = stages
+        self.stage(**stage)
+        assert set(outputSettings) <= {"transform", "volume", "interpolation", "useDisplacementField"}
+        assert outputSettings["volume"] is None
+        assert outputSettings["interpolation"] == "Linear"
+        self.initial(**initialTransformSettings)
+        self.general(**generalSettings)
+        outputSettings["transform"].transform = sitk.TranslationTransform(3, (1.5, -2.0, 0.5))
+        self.cliNode = Ended(self.fails)
+
+    def stage(self, transformParameters, metrics, levels, masks):
+        assert transformParameters["transform"] == "SyN"
+        assert len(transformParameters["settings"].split(",")) == 3
+        (metric,) = metrics
+        assert set(metric) == {"type", "fixed", "moving", "settings"}
+        assert (metric["fixed"].kind, metric["moving"].kind) == ("ScalarVolume", "ScalarVolume")
+        assert metric["fixed"] is not metric["moving"]
+        assert {mask.kind for mask in masks.values()} == {"LabelMapVolume"}
+        assert set(masks) == {"fixed", "moving"}
+        self.levels(**levels)
+
+    def levels(self, steps, convergenceThreshold, convergenceWindowSize, smoothingSigmasUnit):
+        assert smoothingSigmasUnit in ("vox", "mm")
+        assert all(set(step) == {"convergence", "smoothingSigmas", "shrinkFactors"} for step in steps)
+        factors = [step["shrinkFactors"] for step in steps]
+        assert factors == sorted(factors, reverse=True)
+        assert convergenceThreshold > 0 < convergenceWindowSize
+
+    def initial(self, initialTransformNode=None, initializationFeature=-1):
+        assert (initialTransformNode, initializationFeature) == (None, -1)
+
+    def general(self, computationPrecision, dimensionality=3, histogramMatching=False, winsorizeImageIntensities=None):
+        assert (dimensionality, computationPrecision) == (3, "float")
+
+
+def slicer_with_ants(monkeypatch, *, fails: bool) -> list:
+    """Put stand-ins for Slicer and SlicerANTs in place; return the list of nodes that are in the scene."""
+    nodes: list = []
+
+    def add(kind):
+        nodes.append(SimpleNamespace(kind=kind, transform=None))
+        return nodes[-1]
+
+    def push(image, className):
+        return add(className.removeprefix("vtkMRML").removesuffix("Node"))
+
+    def save(node, path):
+        sitk.WriteTransform(node.transform, path)
+        return True
+
+    scene = SimpleNamespace(
+        AddNewNodeByClass=lambda name: add(name.removeprefix("vtkMRML").removesuffix("Node")),
+        RemoveNode=lambda node: nodes.remove(node) if node in nodes else None,
+    )
+    slicer = SimpleNamespace(
+        modules=SimpleNamespace(antsregistration=object()), mrmlScene=scene, util=SimpleNamespace(saveNode=save)
+    )
+    monkeypatch.setattr(AntsLogic, "fails", fails)
+    monkeypatch.setitem(sys.modules, "slicer", slicer)
+    monkeypatch.setitem(sys.modules, "sitkUtils", SimpleNamespace(PushVolumeToSlicer=push))
+    monkeypatch.setitem(sys.modules, "antsRegistration", SimpleNamespace(antsRegistrationLogic=AntsLogic))
+    return nodes
+
+
+def test_ants_of_slicer_is_asked_as_the_extension_expects(pair, monkeypatch):
+    nodes = slicer_with_ants(monkeypatch, fails=False)
+    assert peers.why_missing("slicer-ants") is None
+    found = peers.register("slicer-ants", *pair, pair[0] > -900)
+    assert np.allclose(found.TransformPoint((1.0, 2.0, 3.0)), (2.5, 0.0, 3.5))
+    assert nodes == []
+
+
+def test_what_ants_of_slicer_says_when_it_fails_is_handed_on(pair, monkeypatch):
+    nodes = slicer_with_ants(monkeypatch, fails=True)
+    with pytest.raises(StageError, match=r"'slicer-ants' gave up: the metric is not defined"):
+        peers.register("slicer-ants", *pair, pair[0] > -900)
+    assert nodes == []
