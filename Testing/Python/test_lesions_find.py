@@ -344,3 +344,18 @@ def test_the_map_of_new_opacities_lies_on_the_follow_up():
         inverse=inverse,
     )
     assert withheld.opacities is None
+    # Another contrast phase: nearly all of the lungs has another density. Too little air alone is not taken for it.
+    for change, word in ((90, "denser"), (-90, "less dense")):
+        shifted = lung_change(
+            first.ct,
+            first.anatomy,
+            last.ct + change,
+            last.anatomy,
+            transform,
+            "good",
+            timepoint="followup-1",
+            inverse=inverse,
+        )
+        assert shifted.opacities is None
+        assert not shifted.changes[0].assessable
+        assert f"is {word} by more than 40 HU" in shifted.changes[0].reason
