@@ -132,7 +132,9 @@ def test_no_transform_is_the_identity():
     assert transform_points(np.zeros((0, 3)), sitk.TranslationTransform(3, (1.0, 2.0, 3.0))).shape == (0, 3)
 
 
-@pytest.mark.parametrize("signs", [(1.0, 1.0, 1.0), (-1.0, -1.0, 1.0), (1.0, -1.0, -1.0)], ids=str)
+@pytest.mark.parametrize(
+    "signs", [(1.0, 1.0, 1.0), (-1.0, -1.0, 1.0), (1.0, -1.0, -1.0), (1.0, 1.0, -1.0), (-1.0, 1.0, 1.0)], ids=str
+)
 @pytest.mark.parametrize("turn", [(0.0, 0.0, 0.0), (0.2, -0.3, 0.4)], ids=["straight", "oblique"])
 def test_a_transform_node_of_mrml_keeps_the_map_and_its_inverse(tmp_path, turn, signs):
     pytest.importorskip("slicer", reason="slicer-core is not installed")
@@ -175,6 +177,20 @@ def test_files_give_back_the_same_transform(tmp_path, suffix):
     points = np.concatenate([points_in_grid(1), points_in_grid(2) * 3.0])
     assert np.abs(transform_points(points, read_transform(path)) - transform_points(points, forward)).max() < 1e-6
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 1000), directions, st.sampled_from([".h5", ".tfm"]))
+def test_files_keep_a_field_whose_axes_are_oblique_or_reversed(tmp_path_factory, seed, direction, suffix):
+    turn, signs = direction
+    transform = on_any_grid(seed, rotation(np.array(turn)) @ np.diag(signs))
+    path = tmp_path_factory.mktemp("transforms") / f"followup{suffix}"
+    write_transform(transform, path)
+    kept = read_transform(path)
+    points = points_in_grid(seed, 60)
+    there = transform_points(points, transform)
+    assert np.abs(transform_points(points, kept) - there).max() < 1e-3
+    assert np.abs(invert_points(there, kept) - points).max() < 1e-3
 
 
 def test_a_padded_field_is_the_identity_outside_and_does_not_fold():
