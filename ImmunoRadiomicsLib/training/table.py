@@ -276,6 +276,11 @@ def read_table(
                     for name in leaks
                 ]
             )
+        if not survival and (near := _nearly_leaking(table)):
+            notes.append(
+                f"One column alone parts all rows by the label: {_listed(near)}. Make sure that it was known before the outcome, or leave it "
+                "out with --exclude."
+            )
     if not table.columns:
         raise InputError([f"{path}: no column is left to learn from.", *notes])
     return dataclasses.replace(table, groups=_groups(table, lower, rows, notes), notes=tuple(notes))
@@ -573,6 +578,20 @@ def without_unstable(table: Table, path: Path, least: float) -> tuple[Table, str
         f"{len(measured) - len(known)} were not judged and stay."
     )
     return table.take([name for name in table.columns if name not in dropped]), text
+
+
+def _nearly_leaking(table: Table) -> list[str]:
+    """Return the columns that put all rows with the label before or behind all rows without, which measurements hardly ever do."""
+    found = []
+    events = table.labels == 1
+    for index, name in enumerate(table.columns):
+        column = table.values[:, index]
+        with_event, without = column[events & ~np.isnan(column)], column[~events & ~np.isnan(column)]
+        if min(with_event.size, without.size) >= _ENOUGH_TO_TELL_APART and (
+            with_event.min() > without.max() or with_event.max() < without.min()
+        ):
+            found.append(name)
+    return found
 
 
 def _groups(table: Table, lower: list[str], rows: list[list[str]], notes: list[str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from ImmunoRadiomicsLib import cli
 from ImmunoRadiomicsLib.classifiers import load_bundle
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.files import sha256_of
-from ImmunoRadiomicsLib.training import Effort, Recipe, fit_columns, load_recipe, recipe_names, train, validate
+from ImmunoRadiomicsLib.training import Effort, Recipe, Table, fit_columns, load_recipe, recipe_names, train, validate
 from ImmunoRadiomicsLib.training.listing import recipes_page
 from ImmunoRadiomicsLib.training.recipes import MODALITY_PREFIX, Scheme
 
@@ -265,6 +265,72 @@ def test_the_slower_checks(tmp_path: Path) -> None:
     assert result.comparison.difference.value > 0.1
     assert result.comparison.net_reclassification is not None
     assert len(result.repeats) == 2
+
+
+def test_harmonised_filtered_and_in_subgroups(tmp_path: Path) -> None:
+    recipe = replace(load_recipe("gabrys2022"), scheme=Scheme(2, 2, 1))
+    path = table_for(recipe, tmp_path / "t.csv", patients=90)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    first = next(index for index, name in enumerate(lines[0]) if name.count(".") >= 2)
+    for number, line in enumerate(lines[1:]):
+        # The scanner shifts what tells the outcome by far more than patients differ.
+        line[first] = f"{float(line[first]) + (40 if number % 3 else 0)}"
+        line += ["S1" if number % 3 else "S2", "male" if number % 2 else "female"]
+    lines[0] += ["scanner", "sex"]
+    path.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    unstable = lines[0][first + 1]
+    judged = tmp_path / "stability.csv"
+    judged.write_text(f"feature,icc\n{lines[0][first].split('.', 2)[2]},0.9\n{unstable.split('.', 2)[2]},0.3\n")
+    plain = train(path, tmp_path / "plain", recipe=recipe, effort=LITTLE)
+    result = train(path, tmp_path / "b", recipe=recipe, effort=LITTLE, harmonise="scanner", stability=judged)
+    assert result.performance.discrimination.value > plain.performance.discrimination.value + 0.05
+    assert "Harmonised over `scanner`" in result.harmonisation
+    assert "1 of 2 measured columns" in result.stability_filter
+    assert unstable not in {item.name for item in result.columns}
+    assert unstable in {item.name for item in plain.columns}
+    assert {(item.attribute, item.level) for item in result.subgroups} == {
+        ("sex", "female"), ("sex", "male"), ("scanner", "S1"), ("scanner", "S2"),
+    }  # fmt: skip
+    assert {item.rows for item in result.subgroups if item.attribute == "sex"} == {45}
+    assert all(item.discrimination is not None for item in result.subgroups)
+    met = {
+        item["item"]: item["status"]
+        for item in json.loads((tmp_path / "b" / "checklists.json").read_text())["items"]
+        if item["checklist"] == "METRICS"
+    }
+    assert met["14"] == met["19"] == "met"
+    assert ">Subgroups<" in (tmp_path / "b" / "report.html").read_text()
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.predictor is not None
+    assert bundle.predictor.model.batch_column == "scanner"
+    row = dict.fromkeys(bundle.predictor.model.columns, 1.0)
+    assert bundle.predictor.predict_row(row, "S1") != bundle.predictor.predict_row(row)
+    assert bundle.predictor.predict_row(row, "S9") == bundle.predictor.predict_row(row)
+    again = validate(tmp_path / "b", path, tmp_path / "v")
+    assert again.performance.discrimination.value > 0.7
+    assert again.subgroups
+    path.write_text(path.read_text().replace(",S2,", ",S8,"))
+    assert any("S8" in note for note in validate(tmp_path / "b", path, tmp_path / "w").notes)
+    with pytest.raises(InputError, match="factors"):
+        load_bundle(
+            change(
+                tmp_path / "b",
+                tmp_path / "c",
+                "model.json",
+                correction={"batches": ["S1"], "factors": [], "shifts": []},
+            )
+        )
+
+
+def test_large_tables_are_repeated_less() -> None:
+    recipe = load_recipe("default")
+    patients = tuple(f"P{number}" for number in range(40))
+    labels, values = np.tile([0, 1], 20), np.zeros((40, 5))
+    table = Table("t", "", "label", patients, (), (), np.arange(40), labels, None, tuple("abcde"), values, ())
+    assert Effort().settled(recipe, table).repeats == 10
+    large = replace(table, values=np.zeros((1000, 1500)))
+    assert Effort().settled(recipe, large).repeats == 1
+    assert Effort(repeats=4).settled(recipe, large).repeats == 4
 
 
 def test_check_says_what_a_table_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,15 @@ def test_leak_is_refused_and_can_be_left_out(tmp_path: Path, invert: bool) -> No
     assert "baseline.core.leak" not in table.columns
 
 
+def test_a_column_that_parts_all_rows_is_said(tmp_path: Path) -> None:
+    made = columns()
+    made["baseline.core.near"] = [10 * int(value) + number / ROWS for number, value in enumerate(made["label"])]  # type: ignore[call-overload]
+    table = read_table(write(tmp_path / "t.csv", made))
+    (note,) = table.notes
+    assert "baseline.core.near" in note
+    assert "--exclude" in note
+
+
 def test_constant_duplicate_and_sparse_columns_are_left_out_and_said(tmp_path: Path) -> None:
     made = columns()
     made["baseline.core.constant"] = [3.5] * ROWS
