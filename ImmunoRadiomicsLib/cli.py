@@ -490,6 +490,9 @@ def _add_settings(parser: argparse.ArgumentParser, *, criteria: bool = True) -> 
     )
     parser.add_argument("--vessels", action="store_true", help="trace the vessels around lesions in the lung too")
     parser.add_argument(
+        "--paper", choices=("A4", "letter"), default="A4", help="pages of the printed report (default: %(default)s)"
+    )
+    parser.add_argument(
         "--bundle",
         action="append",
         default=[],
@@ -529,6 +532,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         tuple(options.setting),
         options.vessels,
         tuple(str(Path(item).resolve()) for item in options.bundle),
+        options.paper,
     )
 
 

@@ -16,6 +16,7 @@ from .classifiers.flags import choose_bundles
 from .errors import InputError
 from .files import sha256_of
 from .images import image_sha256
+from .report.pdf_pages import PageSize
 from .serialise import to_json
 from .study import TIMEPOINT_FILES, Study, Timepoint, parse_study
 from .workspace import Workspace, code_fingerprint, fingerprint
@@ -29,7 +30,7 @@ class Settings:
     alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
     ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
     ``vessels`` traces the vessels around lesions in the lung too, which takes some seconds for each lesion and time point.
-    ``bundles`` are folders of bundles that take the place of the shipped ones.
+    ``bundles`` are folders of bundles that take the place of the shipped ones. ``paper`` is the size of the pages of printed reports.
     """
 
     preset: str = "ct-lesion"
@@ -41,6 +42,7 @@ class Settings:
     criteria: tuple[str, ...] = ()
     vessels: bool = False
     bundles: tuple[str, ...] = ()
+    paper: PageSize = "A4"
 
     def __post_init__(self) -> None:
         _ = self.protocol

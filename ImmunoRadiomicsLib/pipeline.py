@@ -676,7 +676,7 @@ class _Run:
             report.write_report(result, pictures, folder / "report.html")
             progress(0.9, "pages for printing")
             try:
-                report.write_pdf(result, pictures, folder / "report.pdf")
+                report.write_pdf(result, pictures, folder / "report.pdf", page=self.settings.paper)
             except MissingDependencyError as error:
                 self._warn(f"report.pdf was not written: {error}")
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -28,6 +28,8 @@ def scatter_plot(part: HarmonisedPart) -> str:
             place = (left + (x + _REACH) / (2 * _REACH) * wide, _TOP + (_REACH - y) / (2 * _REACH) * high)
             parts.append(_mark(*place, part.batches.index(batch), batch))
         parts.append(_text(left + wide / 2, _HEIGHT - 14, "first principal component, in standard deviations"))
+    middle = _TOP + high / 2
+    parts.append(f'<g transform="rotate(-90 16 {middle:.1f})">{_text(16, middle, "second principal component")}</g>')
     legend, height = _legend(part.batches)
     return _document(f"Features of {part.name} by batch, before and after harmonisation", parts + legend, height)
 
@@ -62,6 +64,35 @@ def share_plot(part: HarmonisedPart) -> str:
         + _text(_WIDTH - 222, _TOP + 18, "after", "start")
     )
     return _document(f"Features of {part.name}: variance between batches", parts, _HEIGHT)
+
+
+def flag_plot(levels: Mapping[str, Mapping[str, int]]) -> str:
+    """Draw a bar for each question, parted by level; ``levels`` counts the patients of each. The likelier the darker."""
+    row, left, wide = 40, 150, _WIDTH - 150 - 20
+    shades = {"likely": "#333333", "indeterminate": "#8c8c8c", "unlikely": "#d9d9d9", "not assessable": "#ffffff"}
+    parts = []
+    for number, (question, counts) in enumerate(levels.items()):
+        y, x, total = 34 + number * row, float(left), max(1, sum(counts.values()))
+        parts.append(_text(left - 10, y + 17, question, "end"))
+        for level, shade in shades.items():
+            length = counts.get(level, 0) / total * wide
+            if not length:
+                continue
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="26" fill="{shade}" stroke="#333333"/>'
+            )
+            if length > 8 * len(str(counts[level])) + 4:
+                ink = "#ffffff" if level == "likely" else "#111111"
+                parts.append(
+                    f'<text x="{x + length / 2:.1f}" y="{y + 17}" text-anchor="middle" fill="{ink}">{counts[level]}</text>'
+                )
+            x += length
+    y = 34 + len(levels) * row + 12
+    for number, (level, shade) in enumerate(shades.items()):
+        x = left + number * 140
+        parts.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{shade}" stroke="#333333"/>')
+        parts.append(_text(x + 18, y, level, "start"))
+    return _document("Patients by level of each question", parts, y + 14)
 
 
 def _document(title: str, parts: Sequence[str], height: float) -> str:

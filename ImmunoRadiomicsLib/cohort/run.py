@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .. import radiomics
-from ..errors import BusyError, InputError
+from ..errors import BusyError, InputError, MissingDependencyError
 from ..files import write_text
 from ..order import Settings
 from ..progress import Progress, silent
@@ -21,9 +21,11 @@ from .listing import Cohort, read_cohort
 from .memory import available_bytes, needed_bytes
 from .page import write_page
 from .pool import DaskPool, LocalPool, WorkerDiedError
+from .printed import write_printed
 from .stability import PERTURBED_FILE, write_stability
 from .summary import SUMMARY_FILE, TRAINING_FILE
 from .tables import write_parquet, write_tables
+from .view import view_of
 from .work import FAILURE_FILE, RESULT, Outcome, Task, run_patient
 
 _LOCK_FILE = ".cohort.lock"
@@ -96,7 +98,7 @@ def run(
     cohort = read_cohort(cohort) if isinstance(cohort, Path) else cohort
     settings = replace(settings or Settings(), jobs=1)
     out = Path(os.path.realpath(out))
-    tasks = _tasks(cohort, out, settings, perturbations)
+    tasks = _tasks(cohort, out, settings, perturbations, remote=client is not None)
     if harmonise is not None:
         check_batch(cohort, harmonise)
     with _Held(out, resume):
@@ -131,12 +133,17 @@ def run(
             progress(0.99, f"tables: harmonising by {harmonise}")
             harmonised = harmonise_features(cohort, finished, harmonise, out / HARMONISED_FILE)
             notes += [f"Harmonised features of {part.name}: {part.note}" for part in harmonised.parts]
-        write_page(cohort, outcomes, finished, out / "cohort.html", harmonised=harmonised)
+        view = view_of(cohort, outcomes, finished, harmonised)
+        write_page(view, out / "cohort.html")
+        try:
+            write_printed(view, out / "cohort.pdf", page=settings.paper)
+        except MissingDependencyError as error:
+            notes.append(f"cohort.pdf was not written: {error}")
     progress(1.0, "done")
     return CohortResult(out, tuple(outcomes[patient.patient] for patient in cohort.patients), tuple(notes))
 
 
-def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int) -> list[Task]:
+def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int, *, remote: bool = False) -> list[Task]:
     presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
     code = code_fingerprint()
     return [
@@ -146,7 +153,8 @@ def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int) ->
             settings,
             perturbations,
             key_of(patient, settings, presets, perturbations),
-            code,
+            # Processes here run what the driver runs; those elsewhere may have another version installed.
+            code if remote else "",
         )
         for patient in cohort.patients
     ]

@@ -37,7 +37,7 @@ class Task:
     """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there.
 
     ``perturbations`` is how many other readers' contours each lesion is read in, for the stability of features. ``key`` is what the
-    result is kept under (see ``kept.key_of``), and ``code`` the fingerprint of the engine that asks for it.
+    result is kept under (see ``kept.key_of``), and ``code`` the fingerprint of the engine that asks for it, if the worker has to compare.
     """
 
     patient: CohortPatient

@@ -12,6 +12,8 @@ _COLOURS = {
     "iCR": "#1b7837", "iPR": "#5aae61", "iSD": "#8c8c8c", "NON-iCR/NON-iUPD": "#8c8c8c", "iUPD": "#e08214", "iCPD": "#c0392b",
 }  # fmt: skip
 _UNKNOWN = "#c9c9c9"
+# Narrower bars of the waterfall have no mark, or no name, of their own.
+_ROOM_FOR_MARK, _ROOM_FOR_TURNED_NAME = 10.0, 17.0
 
 
 class ShownVisit(Protocol):
@@ -131,8 +133,9 @@ def spider(patients: Sequence[PatientResponse]) -> str:
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-opacity="0.8">'
             f"<title>{escape(name)}: {escape(result.best_irecist)}</title></polyline>"
         )
-        for day, change in points[1:]:
+        for day, change in points[1:-1]:
             parts.append(f'<circle cx="{x(day):.1f}" cy="{_y(change, low, high):.1f}" r="2.4" fill="{colour}"/>')
+        parts.append(_mark(x(points[-1][0]), _y(points[-1][1], low, high), result.best_irecist))
     parts += _day_axis(last, x, HEIGHT - BOTTOM)
     parts += _legend(HEIGHT + 14, "best response:")
     return _document("Change of the sum of diameters from baseline", parts, HEIGHT + 30)
@@ -173,9 +176,12 @@ def waterfall(patients: Sequence[PatientResponse]) -> str:
             f'fill="{_COLOURS.get(letter, _UNKNOWN)}"><title>{escape(name)}: {change:+.0f} %, {escape(letter)}</title></rect>'
         )
         x, y = LEFT + slot * (index + 0.5), HEIGHT - BOTTOM + 14
+        if slot >= _ROOM_FOR_MARK:
+            tip = _y(change, low, high)
+            parts.append(_mark(x, tip - 9 if change >= 0 else tip + 9, letter))
         if slot >= 7 * len(name) + 6:
             parts.append(_text(x, y, name))
-        elif slot >= 12:
+        elif slot >= _ROOM_FOR_TURNED_NAME:
             parts.append(f'<g transform="rotate(-50 {x:.1f} {y:.1f})">{_text(x + 4, y, name, "end")}</g>')
     parts.append(_line(LEFT, _y(0, low, high), WIDTH - RIGHT, _y(0, low, high), "#555555"))
     parts += _legend(HEIGHT + 14, "best response:")
@@ -184,8 +190,17 @@ def waterfall(patients: Sequence[PatientResponse]) -> str:
 
 def swimmer(patients: Sequence[PatientResponse]) -> str:
     """Draw a bar per patient from baseline to the last visit, with the iRECIST response of every visit."""
+    return swimmer_pages(patients, max(1, len(patients)))[0]
+
+
+def swimmer_pages(patients: Sequence[PatientResponse], rows: int) -> list[str]:
+    """Draw the same on several drawings of so many rows, all with the same axis."""
     ordered = sorted(patients, key=lambda item: (-max([0, *(v.day for v in item[2].visits)]), item[0]))
     last = max([1, *(visit.day for _, _, result in patients for visit in result.visits)])
+    return [_swimmer(ordered[start : start + rows], last) for start in range(0, max(1, len(ordered)), rows)]
+
+
+def _swimmer(ordered: Sequence[PatientResponse], last: int) -> str:
     row = 22
     bottom = TOP + row * max(1, len(ordered))
     longest = max([0, *(len(name) for name, _, _ in ordered)])
@@ -210,16 +225,25 @@ def swimmer(patients: Sequence[PatientResponse]) -> str:
     return _document("Response over time (iRECIST)", parts, bottom + 90)
 
 
+# Corners of the marks, so that every response reads without colour; NE is a ring.
+_SHAPES = {
+    "iCR": ((0, -6), (5.5, 0), (0, 6), (-5.5, 0)),
+    "iPR": ((-5.5, -4.5), (5.5, -4.5), (0, 5.5)),
+    "iSD": ((-5.5, -2.2), (5.5, -2.2), (5.5, 2.2), (-5.5, 2.2)),
+    "NON-iCR/NON-iUPD": ((-5.5, -2.2), (5.5, -2.2), (5.5, 2.2), (-5.5, 2.2)),
+    "iUPD": ((-5.5, 4.5), (5.5, 4.5), (0, -5.5)),
+    "iCPD": ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
+}
+
+
 def _mark(x: float, y: float, letter: str, title: str = "") -> str:
-    """Draw a response: a triangle for iUPD, a square for iCPD, a circle for the others, so that it reads without colour."""
+    """Draw a response by its colour and its own shape."""
     colour = _COLOURS.get(letter, _UNKNOWN)
     inside = f"<title>{escape(title)}</title>" if title else ""
-    if letter == "iUPD":
-        points = f"{x - 5.5:.1f},{y + 4.5:.1f} {x + 5.5:.1f},{y + 4.5:.1f} {x:.1f},{y - 5.5:.1f}"
-        return f'<polygon points="{points}" fill="{colour}">{inside}</polygon>'
-    if letter == "iCPD":
-        return f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" fill="{colour}">{inside}</rect>'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{inside}</circle>'
+    if letter not in _SHAPES:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.2" fill="#ffffff" stroke="#777777" stroke-width="1.5">{inside}</circle>'
+    points = " ".join(f"{x + across:.1f},{y + down:.1f}" for across, down in _SHAPES[letter])
+    return f'<polygon points="{points}" fill="{colour}">{inside}</polygon>'
 
 
 def _legend(y: float, of: str = "") -> list[str]:

@@ -6,11 +6,13 @@ import csv
 import datetime
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
 from ImmunoRadiomicsLib.order import Settings
+from ImmunoRadiomicsLib.report.pdf_pages import PageSize
 from ImmunoRadiomicsLib.serialise import to_json
 from ImmunoRadiomicsLib.simulation import simulate_cohort
 from ImmunoRadiomicsLib.study import Acquisition, Study, Timepoint
@@ -157,6 +160,29 @@ def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
     assert found == {number: number * number for number in range(20)}
 
 
+def test_a_whole_cohort_on_a_given_client_gives_the_same_tables(listed: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    tables = []
+    for name, client_wanted in (("local", False), ("dask", True)):
+        out = tmp_path / name
+        for patient in "AB":
+            place_result(listed, out, patient)
+        with ExitStack() as stack:
+            client = None
+            if client_wanted:
+                cluster = distributed.LocalCluster(
+                    n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+                )
+                client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
+            result = run(listed, out, resume=True, client=client)
+        assert [item.status for item in result.outcomes] == ["done", "failed", "failed", "done", "failed"]
+        tables.append(
+            {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".csv", ".html", ".parquet")}
+        )
+    assert len(tables[0]) >= 11
+    assert tables[0] == tables[1]
+
+
 def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed")
     (tmp_path / "c.csv").write_text("patient,study\nA,a\n")
@@ -205,9 +231,11 @@ def test_items_that_do_not_fit_into_the_memory_together_wait_for_each_other(tmp_
 # Patients and tables
 
 
-def place_result(cohort_file: Path, out: Path, patient: str, analysis: Analysis | None = None) -> None:
+def place_result(
+    cohort_file: Path, out: Path, patient: str, analysis: Analysis | None = None, paper: PageSize = "A4"
+) -> None:
     """Put a patient's result where a run would have left it."""
-    tasks = _tasks(read_cohort(cohort_file), out, Settings(), 0)
+    tasks = _tasks(read_cohort(cohort_file), out, Settings(paper=paper), 0)
     task = next(item for item in tasks if item.patient.patient == patient)
     folder = task.folder / RESULT
     folder.mkdir(parents=True)
@@ -306,7 +334,7 @@ def test_damaged_patients_do_not_keep_the_others_from_their_tables(listed: Path,
     assert joined[: len(own)] == own
     assert len(joined) == 2 * len(own)
     page = (out / "cohort.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "5 patients: 2 analysed, 3 could not be" in page
     assert sum("failed at" in message for message in said) == 3
 
@@ -333,7 +361,7 @@ def test_the_training_table_has_a_row_for_each_lesion(listed: Path, tmp_path: Pa
     assert own[f"delta.{change['region']}.{change['feature']}"] == change["relative"]
 
 
-def place_two_centres(folder: Path) -> tuple[Path, Path]:
+def place_two_centres(folder: Path, paper: PageSize = "A4") -> tuple[Path, Path]:
     """Put results of 16 patients of two centres with a scanner each: at the second every feature is larger by ten and spreads twice as far."""
     table, out = folder / "cohort.csv", folder / "out"
     (folder / "study.yaml").write_text("patient: x\n")
@@ -357,7 +385,7 @@ def place_two_centres(folder: Path) -> tuple[Path, Path]:
             kvp=120.0, kernel="B30f", slice_thickness_mm=1.0 + second, manufacturer="Maker", model="AB"[second]
         )
         timepoints = tuple(replace(item, acquisition=made) for item in example.timepoints)
-        place_result(table, out, f"P{number:02d}", replace(example, features=features, timepoints=timepoints))
+        place_result(table, out, f"P{number:02d}", replace(example, features=features, timepoints=timepoints), paper)
     return table, out
 
 
@@ -397,6 +425,36 @@ def test_harmonised_features_stand_beside_those_that_were_measured(
     kept = {path.name: path.read_bytes() for path in out.glob("*.csv") if path.name != "features_harmonised.csv"}
     run(table, out, resume=True)
     assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+@pytest.mark.parametrize(("paper", "size"), [("A4", (595.3, 841.9)), ("letter", (612.0, 792.0))])
+def test_the_printed_report_holds_everything_on_its_pages(
+    tmp_path: Path, paper: PageSize, size: tuple[float, float]
+) -> None:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext (poppler-utils) is not installed")
+    table, out = place_two_centres(tmp_path, paper)
+    with table.open("a") as stream:
+        stream.write("missing,nowhere/study.yaml,X\n")
+    run(table, out, settings=Settings(paper=paper), resume=True, harmonise="centre")
+    found = subprocess.run(
+        ["pdftotext", "-bbox", str(out / "cohort.pdf"), "-"], check=True, capture_output=True, text=True
+    ).stdout
+    sizes = {tuple(map(float, item)) for item in re.findall(r'<page width="([\d.]+)" height="([\d.]+)"', found)}
+    assert all(one == pytest.approx(size, abs=0.2) for one in sizes)
+    words = re.findall(r'<word xMin="([-\d.]+)" yMin="([-\d.]+)" xMax="([-\d.]+)" yMax="([-\d.]+)">(.*?)</word>', found)
+    for left, top, right, bottom, word in words:
+        assert float(left) > 20, word
+        assert float(top) > 20, word
+        assert float(right) < size[0] - 20, word
+        assert float(bottom) < size[1] - 20, word
+    said = [word for *_, word in words]
+    text = " ".join(said)
+    for part in ("17 patients: 16 analysed, 1 could not be.", "Harmonisation by centre", "does not exist", "P15"):
+        assert part in text
+    # Every patient has a name at its bar and in its row, every question its bar and row.
+    assert all(said.count(f"P{number:02d}") == 2 for number in range(16))
+    assert said.count("pneumonitis") == 2
 
 
 def test_harmonising_by_a_centre_that_is_not_listed_is_refused(
