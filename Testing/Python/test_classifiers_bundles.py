@@ -11,15 +11,19 @@ import jsonschema
 import pytest
 
 from ImmunoRadiomicsLib.classifiers import list_bundles, load_bundle, seal_bundle
+from ImmunoRadiomicsLib.classifiers.arm import external_weight
 from ImmunoRadiomicsLib.classifiers.bundles import bundle_schemas
 from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
 from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.serialise import to_json
+from ImmunoRadiomicsLib.training import fit_columns, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "Resources" / "Classifiers"
 IDS = ("hyperprogression-evidence", "pneumonitis-evidence", "pseudoprogression-evidence")
+
+SIMULATED = tuple(f"simulated-{flag}-trained" for flag in ("hyperprogression", "pneumonitis", "pseudoprogression"))
 
 # (bundle, term) -> (ratio, lower, upper) as published.
 PUBLISHED_RATIOS = {
@@ -79,21 +83,53 @@ def refusal(folder: Path) -> str:
     return str(error.value)
 
 
-def test_one_evidence_bundle_per_flag_is_shipped() -> None:
+def test_one_evidence_bundle_and_one_trained_on_simulated_patients_per_flag_are_shipped() -> None:
     bundles = list_bundles()
-    assert tuple(item.card.id for item in bundles) == IDS
-    assert {item.card.flag for item in bundles} == {"pseudoprogression", "hyperprogression", "pneumonitis"}
+    flags = {"pseudoprogression", "hyperprogression", "pneumonitis"}
+    assert tuple(item.card.id for item in bundles if item.card.kind == "evidence") == IDS
+    trained = tuple(item for item in bundles if item.card.kind != "evidence")
+    assert tuple(item.card.id for item in trained) == SIMULATED
+    for group in (bundles[: len(IDS)], trained):
+        assert {item.card.flag for item in group} == flags
     assert all(item.folder.name == item.card.id for item in bundles)
+    assert not any(item.card.simulated for item in bundles if item.card.kind == "evidence")
 
 
-@pytest.mark.parametrize("identifier", IDS)
+@pytest.mark.parametrize("identifier", SIMULATED)
+def test_what_was_trained_on_simulated_patients_says_so_and_never_weighs(identifier: str) -> None:
+    bundle = load_bundle(SHIPPED / identifier)
+    card = bundle.card
+    assert card.simulated
+    assert "simulation-trained, not for patients" in card.title
+    assert any("not" in item and "patients" in item for item in card.limits)
+    assert external_weight(card)[0] == 0.0
+    # It runs in a Slicer with nothing installed, and takes little room.
+    assert card.kind == "linear"
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 300_000
+    assert sorted(path.name for path in bundle.folder.iterdir()) == ["card.json", "model.json"]
+    assert card.training.events is not None
+    assert card.training.events >= 10
+    internal = card.validation.internal
+    assert internal is not None
+    assert 0.5 < internal.auc.lower < internal.auc.value <= internal.auc.upper <= 1.0
+    assert "Nested cross-validation" in internal.scheme
+    assert card.source("training-table").reference.startswith("sha256:")
+    assert bundle.predictor is not None
+    recipe = load_recipe(bundle.predictor.model.recipe)
+    assert set(bundle.predictor.model.columns) <= set(fit_columns(recipe, bundle.predictor.model.columns).columns)
+    for regions in ("core", "ring-0-5mm", "lungs"):
+        assert any(regions in group.regions for group in recipe.features)
+
+
+@pytest.mark.parametrize("identifier", IDS + SIMULATED)
 def test_shipped_files_fit_their_schemas(identifier: str) -> None:
     schemas = bundle_schemas()
     for name, schema in schemas.items():
         written = json.loads((ROOT / "Resources" / "Schemas" / name).read_text(encoding="utf-8"))
         assert written == schema
+    model = "evidence-model.schema.json" if identifier in IDS else "trained-model.schema.json"
     jsonschema.Draft202012Validator(schemas["card.schema.json"]).validate(content(identifier, "card.json"))
-    jsonschema.Draft202012Validator(schemas["evidence-model.schema.json"]).validate(content(identifier, "model.json"))
+    jsonschema.Draft202012Validator(schemas[model]).validate(content(identifier, "model.json"))
 
 
 def numbers_without_source(data: Any, sources: set[str], covered: bool = False, where: str = "") -> list[str]:
@@ -124,6 +160,15 @@ def test_every_number_has_a_source(identifier: str) -> None:
     validation = card.pop("validation")
     assert numbers_without_source(card, sources) == []
     assert (validation["internal"] is None) == (card["training"]["patients"] is None)
+
+
+@pytest.mark.parametrize("identifier", SIMULATED)
+def test_every_number_of_a_trained_card_has_its_table_as_source(identifier: str) -> None:
+    card = content(identifier, "card.json")
+    sources = {item["id"] for item in card["sources"]}
+    assert "training-table" in sources
+    card.pop("validation")
+    assert numbers_without_source(card, sources) == []
 
 
 @pytest.mark.parametrize(("key", "expected"), PUBLISHED_RATIOS.items(), ids=str)

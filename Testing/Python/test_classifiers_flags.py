@@ -529,3 +529,11 @@ def test_an_implausible_contour_is_a_doubt(observation: dict[str, Any], words: s
     answer = pseudo(lesions=(lesion("L1", (30.0, 42.0), **observation),))
     assert answer.applicability == "caution"
     assert words in answer.reason
+
+
+def test_the_shipped_arm_is_shown_without_weight_and_named_for_what_it_is() -> None:
+    for answer in flags():
+        arm = [item for item in answer.evidence if item.name.startswith("Radiomics arm")]
+        assert len(arm) == 1, answer.flag
+        assert (arm[0].use, arm[0].log_odds) == ("context", 0.0)
+        assert "simulation-trained, not for patients" in f"{arm[0].name} {arm[0].note}"
