@@ -17,6 +17,16 @@ Every published system that this project rebuilds. A recipe is a data file (`Res
 fits it to your own table, validates it by nested cross-validation, and writes a bundle with its card, report and checklists. No recipe holds weights. Reported
 figures are what the publication or the review printed: a target to compare with, never a figure of ours.
 
+`cohort` writes the table (`training.csv`); with `--vessels` it traces the vessels around lesions in the lung, and with `--perturbations N` it writes
+`stability.csv`. `train --stability stability.csv --min-icc 0.75` leaves out features whose readings in perturbed contours do not agree. `train --harmonise
+centre` (or `scanner`, or any column) brings the measurements together by ComBat, fitted to the rows of each fold alone; `validate` applies what was fitted
+to rows of the same scanners and takes others as they are.
+
+How figures are computed: the AUC compares pairs of rows inside an outer fold; the calibration slope is that of the logistic regression of the outcome on the
+predicted log-odds with an intercept for each outer fold; both in each repeat, then averaged over the repeats. Where a table holds no signal, the slope is one of
+noise over noise and its interval is wide: read the interval. Intervals come from drawing patients. Small tables are repeated most: as often as the recipe says, and fewer times above a
+million cells in all.
+
 This page is written by `python -m ImmunoRadiomicsLib.training.listing`.
 
 | Recipe | Endpoint (label) | Images | Model | Measured by us, and what stays yours | Reported |
