@@ -200,7 +200,8 @@ def validate(
 ) -> Assessment:
     """Apply a trained bundle to a labelled table that it was not fitted to, and write the figures and the report.
 
-    ``out/bundle`` is the same bundle with these figures on its card as the external validation, on which its weight in a flag depends.
+    ``out/bundle`` is the same bundle with these figures on its card as the external validation, on which its weight in a flag depends;
+    there is none where the table is the one that it was fitted to.
 
     Raises
     ------
@@ -248,6 +249,13 @@ def validate(
         found.append(
             f"More than a quarter of the rows lie outside the training range in {len(far)} columns, such as {', '.join(far[:5])}."
         )
+    same = any(
+        item.reference == f"sha256:{table.sha256}" for item in bundle.card.sources if item.id == "training-table"
+    )
+    if same:
+        found.append(
+            "This is the table that the bundle was fitted to: its figures are no external validation and do not go on the card."
+        )
     strata = np.zeros((1, table.labels.size), dtype=int)
     with one_thread_per_call():
         figures = performance(log_odds[None, :], table, strata, seed=seed)
@@ -269,7 +277,8 @@ def validate(
         workspace.check_inputs([table_path, bundle_path])
         write_json(workspace.result / VALIDATION_FILE, to_json(result))
         write_validation_page(recipe, result, checklists(recipe, result), workspace.result / REPORT_FILE)
-        _write_validated(bundle, table, result, workspace.result / VALIDATED_FOLDER)
+        if not same:
+            _write_validated(bundle, table, result, workspace.result / VALIDATED_FOLDER)
         _write_provenance(workspace, fingerprint(table.sha256, to_json(bundle.card), seed), table, model.recipe, seed)
         workspace.publish()
     progress(1.0, "done")

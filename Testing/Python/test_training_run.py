@@ -18,6 +18,7 @@ pytest.importorskip("skops")
 
 from ImmunoRadiomicsLib import cli
 from ImmunoRadiomicsLib.classifiers import load_bundle
+from ImmunoRadiomicsLib.classifiers.arm import external_weight
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.files import sha256_of
 from ImmunoRadiomicsLib.training import Effort, Recipe, Table, fit_columns, load_recipe, recipe_names, train, validate
@@ -140,10 +141,27 @@ def test_external_validation_and_prediction_agree(trained: tuple[Path, Path], tm
     assert result.performance.discrimination.value > 0.7
     assert {item.name for item in result.centres} == {"A", "B"}
     assert (tmp_path / "v" / "report.html").exists()
+    card = load_bundle(tmp_path / "v" / "bundle").card
+    external = card.validation.external
+    assert external is not None
+    assert external.auc.value == result.performance.discrimination.value
+    assert card.validation.internal == load_bundle(folder).card.validation.internal
+    assert card.source("external-table").reference == f"sha256:{sha256_of(other)}"
+    weight, why = external_weight(card)
+    slope = min(max(external.calibration_slope or 0.0, 0.0), 1.0)
+    assert weight == pytest.approx((2 * external.auc.value - 1) * slope)
+    assert "external AUC" in why
     text = other.read_text().replace("original_glcm_3", "original_glcm_other")
     other.write_text(text)
     with pytest.raises(InputError, match="original_glcm_3`, which the model reads"):
         validate(folder, other, tmp_path / "w", label="label")
+
+
+def test_the_table_that_it_was_fitted_to_validates_nothing(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, table = trained
+    result = validate(folder, table, tmp_path / "v", label="label")
+    assert any("no external validation" in item for item in result.notes)
+    assert not (tmp_path / "v" / "bundle").exists()
 
 
 def change(folder: Path, target: Path, name: str, **entries: object) -> Path:
