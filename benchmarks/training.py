@@ -1,6 +1,6 @@
 """Measure training: against plain models in the same folds, under shuffled outcomes, every recipe from images to bundle, and time.
 
-    python benchmarks/training.py real TABLE [TABLE ...] [--repeats 3]
+    python benchmarks/training.py real TABLE [TABLE ...] [--repeats 10]
     python benchmarks/training.py known TABLE [TABLE ...] [--repeats 2]
     python benchmarks/training.py shuffled [--recipe ID ...] [--draws 20] [--rows 200] [--columns 1000] [--cache DIR]
     python benchmarks/training.py recipes TRAINING.csv --out DIR [--recipe ID ...]
@@ -303,7 +303,9 @@ def main() -> None:
         command.add_argument("--jobs", type=int, default=2)
         if name in ("real", "known"):
             command.add_argument("tables", type=Path, nargs="+")
-            command.add_argument("--repeats", type=int, default=3 if name == "real" else 2)
+            command.add_argument(
+                "--repeats", type=int, default=load_recipe("default").scheme.repeats if name == "real" else 2
+            )
         if name in ("shuffled", "time"):
             command.add_argument("--rows", type=int, default=1000 if name == "time" else 200)
             command.add_argument("--columns", type=int, default=1500 if name == "time" else 1000)
