@@ -30,6 +30,7 @@ from scipy import ndimage
 import ImmunoRadiomicsLib
 from ImmunoRadiomicsLib.alignment import align
 from ImmunoRadiomicsLib.analysis import LungChange
+from ImmunoRadiomicsLib.classifiers.pneumonitis import NEW_OPACITY_ML
 from ImmunoRadiomicsLib.errors import StageError
 from ImmunoRadiomicsLib.images import LUNG_LABELS, RegionMask
 from ImmunoRadiomicsLib.lesions import segment_anatomy
@@ -277,7 +278,7 @@ def main() -> None:
             continue
         found = change.new_ground_glass_ml + change.new_consolidation_ml
         known = pair.new_ml >= THRESHOLD_ML
-        hits[known].append((found >= THRESHOLD_ML) == known)
+        hits[known].append((found >= NEW_OPACITY_ML) == known)
         if known:
             errors.append(100.0 * (found / pair.new_ml - 1.0))
         print(f"{row}  {found:8.1f}  {seconds:5.1f}  {conditions.words()}", flush=True)
