@@ -167,6 +167,7 @@ def _add_dicom(commands: Any) -> None:
     give.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     give.add_argument("--dicom", type=Path, metavar="DICOM_DIR", help="the folder that the study was imported from")
     give.add_argument("--key", type=Path, metavar="KEYFILE", help="the key file of a pseudonymised import")
+    give.add_argument("--fhir", type=Path, metavar="FILE.json", help="write a bundle of FHIR R4B resources too")
     give.add_argument("--progress", choices=MODES, default="auto")
     give.set_defaults(run=_export)
 
@@ -197,6 +198,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from .report.dicom import export_dicom
+    from .report.fhir import write_fhir
     from .serialise import from_json
     from .study import load_study
 
@@ -224,6 +226,9 @@ def _export(options: argparse.Namespace) -> int:
     for note in result.notes:
         _say(note)
     _say(f"Written: {len(result.files)} DICOM files in {result.folder}. Research use only.")
+    if options.fhir is not None:
+        write_fhir(analysis, options.fhir)
+        _say(f"Written: {options.fhir}. Research use only.")
     return 0
 
 

@@ -148,4 +148,9 @@ def status_code(status: str) -> Code:
 
 def derived_uid(*words: str) -> str:
     """Return the UID that always stands for these words."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(words)).int}"
+    return f"2.25.{uuid.UUID(derived_uuid(*words)).int}"
+
+
+def derived_uuid(*words: str) -> str:
+    """Return the UUID that always stands for these words."""
+    return str(uuid.uuid5(_NAMESPACE, chr(31).join(words)))
