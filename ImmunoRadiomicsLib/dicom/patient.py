@@ -33,6 +33,7 @@ from .earlier import EarlierLesion, read_report
 from .geometry import Stack, stacks_of
 from .headers import (
     CT_CLASSES,
+    PET_CLASSES,
     RTSTRUCT_CLASS,
     SEG_CLASSES,
     SR_CLASSES,
@@ -550,6 +551,8 @@ def _why_not(item: Picture) -> str:
         return f"{name}: a capture of a screen or a report, not the measured image"
     if "Presentation State" in name or "Encapsulated" in name:
         return f"{name}: not an image"
+    if item.sop_class in CT_CLASSES | PET_CLASSES:
+        return f"{name}: the file holds a header without an image"
     return f"{name}: not CT, PET, segmentation, contours or a report of measurements"
 
 

@@ -382,6 +382,7 @@ def test_files_that_are_no_dicom_are_counted(tmp_path: Path) -> None:
         ({"StudyDate": "", "SeriesDate": "", "AcquisitionDate": ""}, "no date"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "do not lie across the body"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "a colour"),
+        ({"Rows": None, "Columns": None, "PixelData": None}, "a header without an image"),
     ],
 )
 def test_what_is_no_ct_volume_is_refused_with_the_reason(
