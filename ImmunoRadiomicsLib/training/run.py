@@ -144,7 +144,10 @@ def train(
         table_path, label=_label(chosen, table_path, label), survival=survival, exclude=exclude, batch=batch
     )
     steady, filtered = (whole, "") if stability is None else without_unstable(whole, stability, min_icc)
-    table, notes = recipe_table(chosen, steady)
+    try:
+        table, notes = recipe_table(chosen, steady)
+    except InputError as error:
+        raise InputError([*error.problems, *([filtered] if filtered else [])]) from error
     events, variables, ratio = events_per_variable(chosen, table)
     notes = (*whole.notes, *notes, sample_size_note(events, variables, ratio))
     if filtered:

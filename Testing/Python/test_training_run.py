@@ -382,6 +382,9 @@ def test_columns_are_told_apart_by_image_and_region() -> None:
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = table_for(load_recipe("velcheti_vessel"), tmp_path / "t.csv")
+    judged = tmp_path / "stability.csv"
+    judged.write_text("feature,icc\nvessels_TortuosityMean,0.8\n")
+    options = ["--harmonise", "centre", "--stability", str(judged), "--repeats", "1"]
     code = cli.main(
         [
             "train",
@@ -394,10 +397,19 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             "0",
             "--progress",
             "off",
+            *options,
         ]
     )
-    assert code == 0
-    assert "auc 0." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert "auc 0." in said
+    assert "Harmonised over `centre`" in said
+    assert "0 of 1 measured columns were left out" in said
+    refused = ["train", str(table), "--recipe", "velcheti_vessel", "--out", str(tmp_path / "d"), "--progress", "off"]
+    assert cli.main([*refused, "--stability", str(judged), "--min-icc", "0.9"]) == 2
+    said = capsys.readouterr().err
+    assert "no column for" in said
+    assert "1 of 1 measured columns were left out" in said
     assert (
         cli.main(["validate", str(tmp_path / "b"), str(table), "--out", str(tmp_path / "v"), "--progress", "off"]) == 0
     )
