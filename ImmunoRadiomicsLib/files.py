@@ -28,6 +28,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        # A write that fails does not say to which file.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except RuntimeError as error:
         # SimpleITK says that it cannot write, but not in a way that a program can tell why.
         if shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES:

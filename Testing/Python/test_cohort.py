@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import errno
 import json
 import os
 import re
@@ -36,6 +37,7 @@ from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
 from ImmunoRadiomicsLib.cohort.summary import write_summary
 from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
+from ImmunoRadiomicsLib.files import whole_file
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
 from ImmunoRadiomicsLib.order import Settings
 from ImmunoRadiomicsLib.report.pdf_pages import PageSize
@@ -570,8 +572,6 @@ def test_facts_of_the_list_are_judged_like_those_of_a_study(tmp_path: Path) -> N
 def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
     listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-
     from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
     from ImmunoRadiomicsLib.cohort.work import Outcome
 
@@ -690,3 +690,17 @@ def test_ten_ways_of_damage_are_each_told_and_the_others_finish(tmp_path: Path) 
         assert "Error" not in failures[name][1], name
     assert [item.patient for item in result.outcomes if item.status == "done"] == ["good"]
     assert {row["patient"] for row in rows(tmp_path / "out" / "features.csv")} == {"good"}
+
+
+def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"patients\.csv"), whole_file(tmp_path / "patients.csv"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that nobody can write to")
+def test_a_folder_that_cannot_be_written_is_said(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cohort", str(listed), "--out", "/proc/self/cohort"]) == 2
+    said = capsys.readouterr().err
+    assert "/cohort: the folder cannot be written" in said
+    assert "Traceback" not in said
