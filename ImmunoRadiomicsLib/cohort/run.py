@@ -127,7 +127,8 @@ def run(
             )
         if perturbations:
             folders = {item.patient.patient: out / "patients" / item.patient.folder for item in finished}
-            write_stability({name: path / PERTURBED_FILE for name, path in folders.items()}, out / "stability.csv")
+            files = {name: path / PERTURBED_FILE for name, path in folders.items()}
+            write_stability(files, out / "stability.csv", readings=perturbations)
         harmonised = None
         if harmonise is not None:
             progress(0.99, f"tables: harmonising by {harmonise}")

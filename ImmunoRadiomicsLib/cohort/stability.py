@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+from array import array
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,28 +69,37 @@ def write_perturbed(
                 writer.writerow((item.lesion, number, name, "" if value is None else repr(float(value))))
 
 
-def write_stability(files: Mapping[str, Path], path: Path) -> None:
+def write_stability(files: Mapping[str, Path], path: Path, *, readings: int) -> None:
     """Write the intraclass correlation of every feature over the lesions of all patients; ``files`` are those of ``write_perturbed``.
 
-    A feature that cannot be judged (fewer than three lesions, or missing in some reading) has empty cells.
+    ``readings`` is the number of perturbed contours of each lesion. A feature that cannot be judged (fewer than three lesions, or missing in some reading)
+    has empty cells. Held of each patient are its values alone, eight bytes each.
     """
-    readings: dict[str, dict[tuple[str, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for patient, file in files.items():
-        with file.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                value = float(row["value"]) if row["value"] else np.nan
-                readings[row["feature"]][patient, row["lesion"]][int(row["reading"])] = value
+    values: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    for file in files.values():
+        for feature, lesions in _by_feature(file, readings + 1).items():
+            for lesion in lesions.values():
+                values[feature].extend(lesion)
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(STABILITY_COLUMNS)
-        for feature in sorted(readings):
-            writer.writerow(_row(feature, list(readings[feature].values())))
+        for feature in sorted(values):
+            writer.writerow(_row(feature, np.asarray(values[feature]).reshape(-1, readings + 1)))
 
 
-def _row(feature: str, lesions: Sequence[Mapping[int, float]]) -> tuple[object, ...]:
-    numbers = sorted({number for lesion in lesions for number in lesion})
-    values = np.array([[lesion.get(number, np.nan) for number in numbers] for lesion in lesions])
+def _by_feature(file: Path, readings: int) -> dict[str, dict[str, list[float]]]:
+    """Return the values of one patient: by feature and lesion, one for each reading, NaN where there is none."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [np.nan] * readings))
+    with file.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            lesion = found[row["feature"]][row["lesion"]]
+            if row["value"]:
+                lesion[int(row["reading"])] = float(row["value"])
+    return found
+
+
+def _row(feature: str, values: np.ndarray) -> tuple[object, ...]:
     found = intraclass_correlation(values)
     if found is None:
-        return feature, "", "", "", len(lesions), len(numbers)
+        return feature, "", "", "", *values.shape
     return feature, repr(found.icc), repr(found.lower), repr(found.upper), found.subjects, found.readings

@@ -522,7 +522,7 @@ def test_features_of_perturbed_contours_give_their_stability(tmp_path: Path) -> 
     assert {(row["lesion"], row["reading"]) for row in readings} == {
         (f"L{lesion}", str(reading)) for lesion in range(3) for reading in range(4)
     }
-    write_stability({"A": file}, tmp_path / "stability.csv")
+    write_stability({"A": file}, tmp_path / "stability.csv", readings=3)
     found = {row["feature"]: row for row in rows(tmp_path / "stability.csv")}
     volumes = found["original_shape_MeshVolume"]
     assert float(volumes["icc"]) > 0.95
