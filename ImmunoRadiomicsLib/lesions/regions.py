@@ -36,6 +36,12 @@ GAS_HU = -300.0
 BONE_HU = 200.0
 
 CONTACT_MM = 3.0
+FAT_HU = (-180.0, -20.0)
+NODE_FAT = 0.65
+NODE_MM = 40.0
+SKIN_MM = 15.0
+"""What is proposed as a lymph node. The share of fat parts nodes from masses of the mediastinum on virtual patients: it was
+below it around all of 18 masses, and above around 8 of 14 nodes."""
 
 _EDGE = 1e-6
 
@@ -145,9 +151,9 @@ def within(crop: Crop, box: Box) -> np.ndarray:
 def propose_organ(lesion: Crop, anatomy: sitk.Image, ct: sitk.Image) -> OrganProposal:
     """Propose the organ of a lesion from what surrounds it.
 
-    Looks at the shell of 6 mm around the lesion: how much of it is lung, bone, or even parenchyma; and at where it
-    lies: between the lungs (mediastinum), below the right lung (liver). A lymph node is never proposed, because a
-    node and a tumour implant look alike on density alone.
+    Looks at the shell of 6 mm around the lesion: how much of it is lung, bone, fat, or even parenchyma; and at where it
+    lies: between the lungs (mediastinum), below the right lung (liver). A compact lesion of at most ``NODE_MM`` that lies in
+    fat, and not under the skin, is proposed as a lymph node; a tumour implant in fat looks the same.
     """
     spacing, shape = spacing_of(ct), shape_of(ct)
     labels, values = sitk.GetArrayViewFromImage(anatomy), sitk.GetArrayViewFromImage(ct)
@@ -181,6 +187,9 @@ def propose_organ(lesion: Crop, anatomy: sitk.Image, ct: sitk.Image) -> OrganPro
     if bony >= (0.55 if lung_share >= 0.08 else 0.3) or dense > BONE_HU:
         return OrganProposal("bone", min(1.0, 0.5 + bony), f"{bony:.0%} of its surroundings are bone")
     place = _place(lesion, labels, axial_axis(ct), lateral_axis(ct))
+    fat = _share_of_fat(near_labels, near_values, distance)
+    if fat >= NODE_FAT and lung_share <= 0.5 and _like_node(lesion, labels, spacing):
+        return OrganProposal("lymph node", 0.5, f"compact, and {fat:.0%} of its surroundings beside lung are fat")
     if place == "mediastinum":
         return OrganProposal("mediastinum", 0.8, "it lies between the lungs")
     if lung_share >= 0.08:
@@ -192,6 +201,23 @@ def propose_organ(lesion: Crop, anatomy: sitk.Image, ct: sitk.Image) -> OrganPro
             "liver", 0.3, "even parenchyma surrounds it; the lungs that would locate it are not in the image"
         )
     return OrganProposal("soft tissue", 0.5, "neither lung, bone nor even parenchyma surrounds it")
+
+
+def _share_of_fat(labels: np.ndarray, values: np.ndarray, distance: np.ndarray) -> float:
+    """Return the share of fat among what is no lung 1 to 6 mm from a lesion."""
+    around = (distance > 1.0) & (distance <= 6.0) & (labels == Anatomy.BODY)
+    return float(((values[around] > FAT_HU[0]) & (values[around] < FAT_HU[1])).mean()) if around.any() else 0.0
+
+
+def _like_node(lesion: Crop, labels: np.ndarray, spacing: tuple[float, ...]) -> bool:
+    """Say whether a lesion is compact, small enough for a node, and not under the skin."""
+    diameter = (6.0 * lesion.count * float(np.prod(spacing)) / np.pi) ** (1.0 / 3.0)
+    if diameter > NODE_MM:
+        return False
+    widest = 2.0 * float(distance_to(~np.pad(lesion.voxels, 1), spacing).max())
+    box = padded_box(lesion.box, margin_voxels(SKIN_MM, spacing), labels.shape)
+    to_skin = distance_to(within(lesion, box), spacing)[labels[box] == Anatomy.OUTSIDE]
+    return widest >= 0.5 * diameter and (to_skin.size == 0 or float(to_skin.min()) > SKIN_MM)
 
 
 def _allowed(labels: np.ndarray, values: np.ndarray, organ: str | None) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from ImmunoRadiomicsLib.images import Anatomy
 from ImmunoRadiomicsLib.lesions.geometry import crop_of
@@ -65,6 +66,23 @@ def test_rings_equal_brute_force(spacing, widths, seed):
     for inner, outer in rings:
         truth = (distance > inner + 1e-6) & (distance <= outer + 1e-6) & ~mask & ~other
         assert np.array_equal(found["A", ring_name(inner, outer)].paste(shape), truth)
+
+
+@pytest.mark.parametrize("spacing", [(1.25, 0.75, 0.75), (5.0, 0.6, 0.6), (2.5, 2.0, 2.0), (1.0, 0.7, 1.3)])
+def test_the_ring_of_2_mm_and_both_sides_of_the_border_equal_brute_force(spacing):
+    rng = np.random.default_rng(3)
+    mask = np.zeros((9, 22, 24), dtype=bool)
+    mask[2:7, 6:15, 7:17] = ndimage.gaussian_filter(rng.random((5, 9, 10)), 1.0) > 0.42
+    labels = np.full(mask.shape, Anatomy.BODY)
+    found = regions_of({"A": mask}, labels, np.zeros(mask.shape), spacing, rings=[(0.0, 2.0), (2.0, 4.0)])
+    outside, inside = (brute_force_distance(part, np.asarray(spacing)) for part in (mask, ~mask))
+    assert np.array_equal(found["A", "ring-0-2mm"].paste(mask.shape), ~mask & (outside <= 2.0 + 1e-6))
+    assert np.array_equal(found["A", "ring-2-4mm"].paste(mask.shape), (outside > 2.0 + 1e-6) & (outside <= 4.0 + 1e-6))
+    border = found["A", "border"].paste(mask.shape)
+    assert np.array_equal(border & mask, mask & (inside <= 2.0 + 1e-6))
+    assert np.array_equal(border & ~mask, ~mask & (outside <= 2.0 + 1e-6))
+    assert (border & mask).any()
+    assert (border & ~mask).any()
 
 
 def test_rings_stay_in_the_organ():
@@ -146,6 +164,30 @@ def test_organ_proposals(centre, organ):
     z, y, x = np.indices(labels.shape) - np.array(centre).reshape(3, 1, 1, 1)
     mask = z**2 + y**2 + x**2 <= 16
     values = values.copy()
+    values[mask] = 55
+    found = propose_organ(
+        crop_of(mask), image(labels.astype(np.uint8), (2, 2, 2)), image(values.astype(np.int16), (2, 2, 2))
+    )
+    assert found.organ == organ, found
+
+
+@pytest.mark.parametrize(
+    ("centre", "fat", "organ"),
+    [
+        ((55, 55, 75), True, "lymph node"),
+        ((55, 55, 75), False, "mediastinum"),
+        ((20, 55, 100), True, "lymph node"),
+        # Under the skin.
+        ((20, 12, 75), True, "soft tissue"),
+    ],
+)
+def test_a_compact_lesion_in_fat_is_proposed_as_a_node(centre, fat, organ):
+    labels, values = chest()
+    z, y, x = np.indices(labels.shape) - np.array(centre).reshape(3, 1, 1, 1)
+    values = values.copy()
+    mask = z**2 + y**2 + x**2 <= 16
+    if fat:
+        values[(z**2 + y**2 + x**2 <= 64) & (labels == Anatomy.BODY)] = -100
     values[mask] = 55
     found = propose_organ(
         crop_of(mask), image(labels.astype(np.uint8), (2, 2, 2)), image(values.astype(np.int16), (2, 2, 2))
