@@ -72,9 +72,9 @@ def run(
     out
         A new or empty folder, or with ``resume`` that of an earlier run.
     settings
-        As of ``analyze``; ``jobs`` there has no effect, a patient has one process.
+        As of ``analyze``; ``jobs`` there has no effect.
     jobs
-        Processes on this machine.
+        Processes on this machine: one for each patient, and those that are left over for the extraction of the patients.
     client
         A ``distributed.Client``: its workers do the work instead. They have to see ``out`` and the images under the same paths.
     perturbations
@@ -108,6 +108,9 @@ def run(
         progress(taken_over / len(tasks), f"cohort: {taken_over} of {len(tasks)} patients are there already")
         pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome]
         if client is None:
+            # With fewer patients than processes, those left over share the extraction of the patients.
+            share = max(1, jobs // max(1, len(open_tasks)))
+            open_tasks = [replace(task, settings=replace(task.settings, jobs=share)) for task in open_tasks]
             pool = LocalPool(jobs, _memory_of if jobs > 1 else None, available_bytes())
         else:
             pool = DaskPool(client)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
 from ImmunoRadiomicsLib.cohort.run import _tasks
 from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
 from ImmunoRadiomicsLib.cohort.summary import write_summary
-from ImmunoRadiomicsLib.cohort.work import RESULT, Task, run_patient
+from ImmunoRadiomicsLib.cohort.work import RESULT, Outcome, Task, run_patient
 from ImmunoRadiomicsLib.errors import BusyError, InputError
 from ImmunoRadiomicsLib.files import whole_file
 from ImmunoRadiomicsLib.images import RegionMask, segmentation_from_regions, write_segmentation
@@ -572,9 +573,6 @@ def test_facts_of_the_list_are_judged_like_those_of_a_study(tmp_path: Path) -> N
 def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
     listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ImmunoRadiomicsLib.cohort.pool import LocalPool as Pool
-    from ImmunoRadiomicsLib.cohort.work import Outcome
-
     out = tmp_path / "out"
     place_result(listed, out, "A")
     (out / "patients.csv").write_text("old")
@@ -582,7 +580,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
     def results(pool: object, work: object, tasks: list[Task]) -> object:
         yield tasks[0], Outcome("B", "failed", "align", "no space", errno=errno.ENOSPC)
 
-    monkeypatch.setattr(Pool, "results", results)
+    monkeypatch.setattr(LocalPool, "results", results)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         run(listed, out, resume=True)
     assert (out / "patients.csv").read_text() == "old"
@@ -690,6 +688,21 @@ def test_ten_ways_of_damage_are_each_told_and_the_others_finish(tmp_path: Path) 
         assert "Error" not in failures[name][1], name
     assert [item.patient for item in result.outcomes if item.status == "done"] == ["good"]
     assert {row["patient"] for row in rows(tmp_path / "out" / "features.csv")} == {"good"}
+
+
+@pytest.mark.parametrize(("jobs", "share"), [(1, 1), (5, 1), (11, 2)])
+def test_processes_left_over_share_the_extraction(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, share: int
+) -> None:
+    asked: list[Task] = []
+
+    def results(pool: object, work: object, tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
+        asked.extend(tasks)
+        yield from ((task, Outcome(task.patient.patient, "failed", "read", "no")) for task in tasks)
+
+    monkeypatch.setattr(LocalPool, "results", results)
+    run(listed, tmp_path / "out", jobs=jobs)
+    assert [task.settings.jobs for task in asked] == [share] * 5
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
