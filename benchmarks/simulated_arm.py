@@ -3,8 +3,8 @@
     python benchmarks/simulated_arm.py --work build/simulated_arm --jobs 2
     python benchmarks/simulated_arm.py --table build/simulated_arm/run/training.csv      train only, on a table that is there
 
-The first command is the whole way from nothing to Resources/Classifiers/simulated-*-trained: 200 virtual patients (seed 11,
-tiny), the preset `ct-lesion-fast`, and the recipes Resources/Recipes/simulated-*.yaml, seed 0. It takes about an hour of two
+The first command is the whole way from nothing to Resources/Classifiers/simulated-*-trained: 100 virtual patients (seed 11,
+tiny), the preset `ct-lesion-fast`, and the recipes Resources/Recipes/simulated-*.yaml, seed 0. It takes about half an hour of two
 processors. The same table gives the same bundles. The figures that it prints are those on the cards: they say that the way
 from images to a bundle works, and nothing about patients.
 """
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, default=Path("build") / "simulated_arm")
     parser.add_argument("--table", type=Path, help="the training table, where it is there already")
-    parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     table = options.table or analysed(options.work, options.patients, options.jobs)
