@@ -19,7 +19,12 @@ import SimpleITK as sitk
 
 from ..analysis import Analysis, Lesion, LesionObservation, Point, TimepointRecord
 from ..images import Segmentation
-from ..lesions.lung_change import NEW_CONSOLIDATION, NEW_GROUND_GLASS
+from ..lesions.lung_change import (
+    CONSOLIDATION_COLOUR,
+    GROUND_GLASS_COLOUR,
+    NEW_CONSOLIDATION,
+    NEW_GROUND_GLASS,
+)
 from ..progress import Progress, silent
 from .contours import outlines
 
@@ -527,8 +532,7 @@ def _new_opacities(material: _Material, item: TimepointRecord, map_: Segmentatio
     baseline, followup = (material.volumes[name] for name in (name_of_baseline, item.name))
     transform = material.transforms[item.name]
     record = next(entry for entry in material.shown if entry.name == name_of_baseline)
-    glass, solid = map_.segment(NEW_GROUND_GLASS), map_.segment(NEW_CONSOLIDATION)
-    masks = [map_.mask(item.name) for item in (glass, solid)]
+    masks = [map_.mask(name) for name in (NEW_GROUND_GLASS, NEW_CONSOLIDATION)]
     centre = _fullest_planes(sitk.Or(*masks), baseline, transform)
     if centre is None:
         return None
@@ -540,7 +544,7 @@ def _new_opacities(material: _Material, item: TimepointRecord, map_: Segmentatio
         shares = [plane.cut(mask, transform, 0.0) for mask in masks]
         is_solid = (shares[1] > 0.5) | ((sum(shares) > 0.5) & (shares[1] > shares[0]))
         is_glass = (sum(shares) > 0.5) & ~is_solid
-        marked = _tinted(after, is_glass, is_solid, (glass.colour, solid.colour), plane.pixel_mm)
+        marked = _tinted(after, is_glass, is_solid, plane.pixel_mm)
         where = f"{name} plane that holds most of what is new, lung window"
         views: tuple[tuple[Literal["own", "registered", "map"], str, str, np.ndarray], ...] = (
             ("own", when(record), f"CT at {name_of_baseline}", before),
@@ -609,7 +613,6 @@ def _tinted(
     grey: np.ndarray,
     glass: np.ndarray,
     solid: np.ndarray,
-    colours: tuple[tuple[float, float, float], tuple[float, float, float]],
     pixel_mm: float,
 ) -> np.ndarray:
     """Return a grey picture (row, column) in colour, ground glass tinted and consolidation tinted and striped."""
@@ -617,9 +620,9 @@ def _tinted(
     stripes = (rows + columns) * pixel_mm % STRIPE_MM < STRIPE_MM / 2
     picture = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
     for mask, colour, share in (
-        (glass, colours[0], TINT),
-        (solid, colours[1], TINT),
-        (solid & stripes, colours[1], 0.9),
+        (glass, GROUND_GLASS_COLOUR, TINT),
+        (solid, CONSOLIDATION_COLOUR, TINT),
+        (solid & stripes, CONSOLIDATION_COLOUR, 0.9),
     ):
         picture[mask] += share * (255.0 * np.asarray(colour, dtype=np.float32) - picture[mask])
     return np.rint(picture).astype(np.uint8)

@@ -9,7 +9,6 @@ from factories import DAYS, LESIONS, SHORT_OVER_LONG, example_analysis, example_
 
 from ImmunoRadiomicsLib.errors import CancelledError
 from ImmunoRadiomicsLib.images import segmentation_from_arrays
-from ImmunoRadiomicsLib.lesions.lung_change import CONSOLIDATION_COLOUR, GROUND_GLASS_COLOUR
 from ImmunoRadiomicsLib.report import KeyImage, key_images
 from ImmunoRadiomicsLib.report.figures import Panel, locally_rigid, scale_bar_mm, window_for
 
@@ -20,7 +19,6 @@ def turned(x: float, y: float, z: float) -> np.ndarray:
     )
 
 
-COLOURS = {"new ground-glass": GROUND_GLASS_COLOUR, "new consolidation": CONSOLIDATION_COLOUR}
 DIRECTIONS = {
     "axial": np.eye(3),
     "prone": np.diag([-1.0, -1.0, 1.0]),
@@ -380,7 +378,7 @@ def opacities(volumes, **balls):
     for name, key in (("new ground-glass", "glass"), ("new consolidation", "solid")):
         centre, radius = balls.get(key, ((0.0, 0.0, 0.0), -1.0))
         masks.append((name, np.linalg.norm(points - centre, axis=-1) < radius))
-    return {"followup-1": segmentation_from_arrays(masks, image, colours=COLOURS)}
+    return {"followup-1": segmentation_from_arrays(masks, image)}
 
 
 def test_what_is_new_in_the_lungs_is_pictured_where_it_lies(material, tmp_path):
