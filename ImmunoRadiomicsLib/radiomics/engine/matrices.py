@@ -193,17 +193,41 @@ def glrlm(levels: np.ndarray | LevelGrid, ng: int, force2d_dim: int | None = Non
 
 def _runs(grid: LevelGrid, steps: np.ndarray, ng: int) -> np.ndarray:
     """Return the number of runs (steps, ng, longest run) along each step."""
-    number, voxel = np.nonzero(grid.beside(-steps) != grid.values)
-    place, step, value = grid.places[voxel], steps[number], grid.values[voxel]
-    code = number * ng + value - 1
-    counts = []
+    flat = grid.flat
+    number, place = _second_voxels(grid, steps)
+    size = len(steps) * (ng + 1)
+    voxels = np.tile(np.bincount(grid.values, minlength=ng + 1), len(steps))
+    counts = [voxels]
     # All runs are followed at once, one voxel further each time; those that end are counted and dropped.
     while len(place):
-        place += step
-        goes_on = grid.flat[place] == value
-        counts.append(np.bincount(code[~goes_on], minlength=len(steps) * ng))
-        place, step, value, code = place[goes_on], step[goes_on], value[goes_on], code[goes_on]
-    return np.array(counts).T.reshape(len(steps), ng, len(counts))
+        ahead = place + steps[number]
+        goes_on = flat[ahead] == flat[place]
+        ended = np.bincount(number[~goes_on] * (ng + 1) + flat[place[~goes_on]], minlength=size)
+        counts.append(ended)
+        # What is left in the end are runs of one voxel.
+        voxels -= len(counts) * ended
+        number, place = number[goes_on], ahead[goes_on]
+    table = np.array(counts).T.reshape(len(steps), ng + 1, len(counts))
+    return table[:, 1:]
+
+
+def _second_voxels(grid: LevelGrid, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the second voxel of every run that has one: the number of its step, and where it is in ``flat``."""
+    flat = grid.flat
+    if len(grid.places) <= _SMALL:
+        number, voxel = np.nonzero((grid.beside(steps) == grid.values) & (grid.beside(-steps) != grid.values))
+        return number, grid.places[voxel] + steps[number]
+    numbers, places = [], []
+    for index, step in enumerate(steps.tolist()):
+        for part, _ in grid.blocks():
+            centre = flat[part]
+            begins = centre == flat[part.start + step : part.stop + step]
+            begins &= centre != flat[part.start - step : part.stop - step]
+            begins &= centre > 0
+            place = np.flatnonzero(begins)
+            places.append(place + (part.start + step))
+            numbers.append(np.full(len(place), index))
+    return np.concatenate(numbers), np.concatenate(places)
 
 
 def lone_directions(levels: np.ndarray | LevelGrid, force2d_dim: int | None = None) -> np.ndarray:
