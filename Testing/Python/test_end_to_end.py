@@ -222,6 +222,21 @@ def test_regions_are_exact_and_apart(demo: Path, analysis: Analysis) -> None:
                 assert distance[ring].max() <= high + 1e-6
 
 
+def test_the_map_of_new_opacities_lies_where_the_patient_has_them(demo: Path, analysis: Analysis) -> None:
+    (both,) = [item for item in analysis.lung_changes if item.part == "both"]
+    assert both.map_file == f"segmentations/{both.timepoint}.opacities.seg.nrrd"
+    ct = read_volume(demo / "patient" / f"ct_{both.timepoint}.nrrd")
+    found = read_segmentation(demo / both.map_file, ct, may_be_empty=True)
+    known = sitk.GetArrayFromImage(sitk.ReadImage(demo / "patient" / "truth" / f"opacities_{both.timepoint}.nrrd"))
+    new = found.array("new ground-glass") | found.array("new consolidation")
+    assert 2.0 * (new & (known > 0)).sum() / (new.sum() + (known > 0).sum()) > 0.7
+    milliliter = float(np.prod(ct.GetSpacing())) / 1000.0
+    assert new.sum() * milliliter == pytest.approx((known > 0).sum() * milliliter, rel=0.2)
+    page = (demo / "report.html").read_text(encoding="utf-8")
+    assert f"New lung opacities, {both.timepoint}" in page
+    assert page.count("simulation-trained, not for patients") >= 3
+
+
 def test_features_equal_a_plain_pyradiomics_run(demo: Path, analysis: Analysis) -> None:
     from radiomics import featureextractor, setVerbosity
 
