@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -100,6 +102,33 @@ def test_mistaken_clicks_are_refused(index, word):
     point = ct.TransformContinuousIndexToPhysicalPoint([float(value) for value in index[::-1]])
     with pytest.raises(InputError, match=word):
         segment_from_seed(ct, point)
+
+
+@pytest.mark.parametrize(("case", "points", "lowest"), [("lung1", 6, 0.80), ("lung2", 5, 0.80)])
+def test_experts_contours_of_real_lesions(pyradiomics_data: Path, case: str, points: int, lowest: float):
+    ct = sitk.ReadImage(str(pyradiomics_data / f"{case}_image.nrrd"))
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(pyradiomics_data / f"{case}_label.nrrd"))) > 0
+    where = np.argwhere(label)
+    box = tuple(slice(a, b + 1) for a, b in zip(where.min(axis=0), where.max(axis=0), strict=True))
+    depth = ndimage.distance_transform_edt(np.pad(label[box], 1), sampling=ct.GetSpacing()[::-1])[1:-1, 1:-1, 1:-1]
+    # Anywhere that is at least half as deep as the deepest place.
+    places = np.argwhere(depth >= 0.5 * depth.max()) + where.min(axis=0)
+    for index in places[np.random.default_rng(0).choice(len(places), points, replace=False)]:
+        found = segment_from_seed(ct, ct.TransformIndexToPhysicalPoint(index[::-1].tolist()))
+        assert dice(found.mask.paste(label.shape), label) >= lowest
+        assert found.confidence >= 0.5
+
+
+def test_confidence_tells_lung_from_soft_tissue():
+    values = chest()
+    values[ball((45, 60, 45), 8.0)] = 40.0
+    assert segment_from_seed(image(values), image(values).TransformIndexToPhysicalPoint((45, 60, 45))).confidence >= 0.8
+    values = np.full(SHAPE, 100.0)
+    values[ball((45, 45, 45), 9.0)] = 50.0
+    ct = image(values, 10.0)
+    found = segment_from_seed(ct, ct.TransformIndexToPhysicalPoint((45, 45, 45)))
+    assert found.confidence <= 0.5
+    assert "soft tissue" in found.check
 
 
 def test_it_can_be_stopped():
