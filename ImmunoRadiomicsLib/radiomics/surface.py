@@ -41,6 +41,9 @@ _TRIANGLES = """
     01b15b54b42b0b6 5812b6 08684b42b8b6 2b6
 """
 
+# Directions in which a plane is measured to see whether its points are worth comparing.
+_WIDTHS = 12
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -111,9 +114,7 @@ def _diameters(padded: np.ndarray, spacing_zyx: tuple[float, ...]) -> tuple[floa
     rows = _row_ends(padded)
     # In planes across x the rows that run along x are points; rows along z serve there.
     turned = _row_ends(padded.transpose(2, 1, 0))[:, ::-1]
-    planar = [
-        _largest_in_planes(points * scale, points[:, axis]) for axis, points in ((0, rows), (1, rows), (2, turned))
-    ]
+    planar = [_largest_in_planes(points, axis, scale) for axis, points in ((0, rows), (1, rows), (2, turned))]
     return planar[0], planar[1], planar[2], _largest(_hull(rows * scale))
 
 
@@ -135,13 +136,21 @@ def _row_ends(padded: np.ndarray) -> np.ndarray:
     return np.concatenate(ends)
 
 
-def _largest_in_planes(points: np.ndarray, planes: np.ndarray) -> float:
-    """Return the largest distance between points (n, 3) of the same plane; ``planes`` holds its number for each."""
-    order = np.argsort(planes, kind="stable")
-    points, planes = points[order], planes[order]
-    starts = np.flatnonzero(np.diff(planes, prepend=planes[0] - 1))
-    bounds = np.linalg.norm(np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts), axis=1)
-    groups = np.split(points, starts[1:])
+def _largest_in_planes(points: np.ndarray, axis: int, scale: np.ndarray) -> float:
+    """Return the largest distance between points (n, 3) that share a coordinate, each axis multiplied by a scale.
+
+    A distance is no larger than the width in the nearest of some directions, divided by the cosine of the angle between them;
+    only planes where this exceeds the largest distance so far are searched.
+    """
+    points = points[np.argsort(points[:, axis], kind="stable")]
+    starts = np.flatnonzero(np.diff(points[:, axis], prepend=points[0, axis] - 1))
+    scaled = points * scale
+    angles = np.arange(_WIDTHS) * (np.pi / _WIDTHS)
+    across = np.delete(scaled, axis, axis=1) @ np.stack([np.cos(angles), np.sin(angles)])
+    widths = (np.maximum.reduceat(across, starts) - np.minimum.reduceat(across, starts)).max(axis=1)
+    # The last factor is for rounding.
+    bounds = widths / np.cos(np.pi / (2 * _WIDTHS)) * (1 + 1e-9)
+    groups = np.split(scaled, starts[1:])
     best = 0.0
     for index in np.argsort(-bounds):
         if bounds[index] <= best:
