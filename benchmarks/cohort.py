@@ -93,24 +93,34 @@ def measure_overhead(options: argparse.Namespace) -> None:
         sys.modules[run_cohort.__module__].run_patient = trivial_patient  # type: ignore[attr-defined]
         ideal = options.patients * options.milliseconds / 1000 / options.workers
         print(f"{options.patients} patients of {options.milliseconds:.0f} ms, {options.workers} workers")
+        measure_how(table, scratch, "local processes", ideal, {"jobs": options.workers})
+        # Made only now: the scheduler of this cluster lives in this process.
         cluster = LocalCluster(n_workers=options.workers, threads_per_worker=1, dashboard_address=None)
         with cluster, Client(cluster) as client:
-            for name, how in (("local processes", {"jobs": options.workers}), ("Dask", {"client": client})):
-                out = scratch / name
-                for what in ("all anew", "all there already"):
-                    wall, cpu = time.perf_counter(), time.process_time()
-                    result = run_cohort(table, out, resume=out.exists(), **how)  # type: ignore[arg-type]
-                    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-                    assert len(result.outcomes) == options.patients
-                    assert not result.failed
-                    said = ""
-                    if what == "all anew":
-                        over = wall / ideal - 1
-                        said = f", without overhead {ideal:.1f} s, overhead {over:.2%} (demanded: below 2 %: {verdict(over < 0.02)})"
-                    print(f"{name}, {what}: {wall:.1f} s wall, {cpu:.1f} s CPU of the driver{said}", flush=True)
-                shutil.rmtree(out)
+            measure_how(table, scratch, "Dask", ideal, {"client": client})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"peak memory of the driver: {peak:.0f} MiB")
+
+
+def measure_how(table: Path, scratch: Path, name: str, ideal: float, how: dict[str, object]) -> None:
+    out = scratch / name
+    for what in ("all anew", "all there already"):
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = run_cohort(table, out, resume=out.exists(), **how)  # type: ignore[arg-type]
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        assert not result.failed
+        said = ""
+        if what == "all anew":
+            over = wall / ideal - 1
+            said = (
+                f", without overhead {ideal:.1f} s, overhead {over:.2%} (demanded: below 2 %: {verdict(over < 0.02)})"
+            )
+        each = 1000 * cpu / len(result.outcomes)
+        print(
+            f"{name}, {what}: {wall:.1f} s wall, {cpu:.1f} s CPU of the driver, {each:.2f} ms a patient{said}",
+            flush=True,
+        )
+    shutil.rmtree(out)
 
 
 @dataclass

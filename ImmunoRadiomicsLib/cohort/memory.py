@@ -13,6 +13,9 @@ from .listing import CohortPatient
 _BYTES_PER_VOXEL = 16
 _BYTES_OF_A_WORKER = 400 << 20
 _BYTES_PER_DICOM_VOXEL = 2
+# CT packs to a tenth at most, so that a file of this size adds less than a gigabyte whatever it holds.
+_SMALL_FILE_BYTES = 8 << 20
+_VOXELS_PER_BYTE = 5
 # What other programs and the driver may still want.
 _SHARE = 0.8
 
@@ -56,8 +59,13 @@ def _scans_of(source: Path) -> list[Path]:
 
 
 def _voxels(path: Path) -> int:
-    if not path.is_file():
-        return 0
+    """Return how many voxels a scan has; of a small file the most that it can hold, without opening it."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return 0  # the patient will fail with the reason
+    if size < _SMALL_FILE_BYTES:
+        return _VOXELS_PER_BYTE * size
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -196,14 +196,14 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_memory_of_a_patient_is_told_from_the_headers_of_its_scans(tmp_path: Path) -> None:
-    for name in ("a.nrrd", "b.nrrd"):
-        sitk.WriteImage(sitk.Image([100, 100, 50], sitk.sitkInt16), tmp_path / name)
+    sitk.WriteImage(sitk.Image([200, 200, 150], sitk.sitkInt16), tmp_path / "a.nrrd")
+    (tmp_path / "b.nrrd").write_bytes(bytes(1000))
     (tmp_path / "study.yaml").write_text(
         "patient: x\ntimepoints:\n- {name: baseline, date: 2024-01-01, ct: a.nrrd}\n"
         "- {name: followup-1, date: 2024-03-01, ct: b.nrrd}\n"
     )
     need = needed_bytes(CohortPatient("A", tmp_path / "study.yaml"))
-    assert need == (400 << 20) + 16 * 2 * 500_000
+    assert need == (400 << 20) + 16 * (200 * 200 * 150 + 5 * 1000)
     assert needed_bytes(CohortPatient("A", tmp_path / "missing.yaml")) == 400 << 20
     assert (available_bytes() or 1 << 30) > 100 << 20
 
