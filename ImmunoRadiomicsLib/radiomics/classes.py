@@ -67,13 +67,12 @@ def textures_by_classes(
     force2d_dim
         The axis that textures are not followed along, if any.
     """
-    region = sitk.GetImageFromArray(mask.view(np.uint8))
-    region.CopyInformation(image)
     result: dict[str, Any] = {}
     for name, features in classes.items():
         found = _classes().get(name)
         if found is not None:
-            instance = found(image, region, mask=mask, levels=levels, force2d_dim=force2d_dim, **settings)
+            # In place of a mask as an image, which the class would turn into an array, it is handed the array.
+            instance = found(image, image, mask=mask, levels=levels, force2d_dim=force2d_dim, **settings)
             result.update({f"{name}_{feature}": value for feature, value in executed(instance, features).items()})
     return result
 
