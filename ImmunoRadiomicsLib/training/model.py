@@ -183,11 +183,11 @@ def fit_model(
         unseen = _inner_scores(plan, candidates, values, labels, groups, seed, jobs, batches)
         chosen, lines, weights, last = _choose(plan, candidates, unseen, labels)
     values, correction = _harmonised(values, batches)
-    columns = _columns(plan, values, labels, time, seed)
+    columns, thinned = _columns(plan, values, labels, time, seed)
     scaling = Scaling.of(values[:, columns])
     scaled = scaling(values[:, columns])
     members = tuple(
-        Member(kind, setting, fit_learner(kind, setting, scaled, labels, time, seed, jobs), *line, weight)
+        Member(kind, setting, _fit_member(kind, setting, scaled, thinned, labels, time, seed, jobs), *line, weight)
         for (kind, setting), line, weight in zip(chosen, lines, weights, strict=True)
     )
     return FittedModel(columns, scaling, members, *last, None if correction is None else correction.take(columns))
@@ -201,19 +201,46 @@ def _harmonised(values: np.ndarray, batches: Batches | None) -> tuple[np.ndarray
     return found(values, batches.names), found
 
 
-def _columns(plan: Plan, values: np.ndarray, labels: np.ndarray, time: np.ndarray | None, seed: int) -> np.ndarray:
-    """Return the columns that the model will read, found on these rows alone."""
+def _columns(
+    plan: Plan, values: np.ndarray, labels: np.ndarray, time: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns that the model will read, found on these rows alone, and the places among them of those for weighted sums.
+
+    Copies of a column mislead weighted sums. Forests beside them take no harm and get all columns.
+    """
     columns = usable_columns(values)
     if columns.size == 0:
         # Nothing varies among these rows; any column gives every row the same score.
-        return np.array([int(np.argmin(np.isnan(values).mean(axis=0)))])
+        return np.array([int(np.argmin(np.isnan(values).mean(axis=0)))]), np.array([0])
     filled = imputed(values[:, columns])
-    if plan.redundancy < 1:
-        kept = representatives(filled, plan.redundancy)
-        columns, filled = columns[kept], filled[:, kept]
+    kept = representatives(filled, plan.redundancy) if plan.redundancy < 1 else np.arange(columns.size)
+    sorts = {LEARNERS[kind].linear for kind in plan.members}
+    if plan.selection == "none" and len(sorts) > 1:
+        return columns, kept
+    columns, filled = columns[kept], filled[:, kept]
     target = labels if time is None else martingale_residuals(labels, time)
     scaled = Scaling.of(filled)(filled)
-    return columns[np.sort(select(plan.selection, scaled, target, plan.count, seed))]
+    columns = columns[np.sort(select(plan.selection, scaled, target, plan.count, seed))]
+    return columns, np.arange(columns.size)
+
+
+def _fit_member(
+    kind: Kind,
+    setting: float,
+    scaled: np.ndarray,
+    thinned: np.ndarray,
+    labels: np.ndarray,
+    time: np.ndarray | None,
+    seed: int,
+    jobs: int,
+) -> Any:
+    """Fit a member to scaled rows; a weighted sum has no weight outside of the thinned columns."""
+    if not LEARNERS[kind].linear or thinned.size == scaled.shape[1]:
+        return fit_learner(kind, setting, scaled, labels, time, seed, jobs)
+    weights, offset = fit_learner(kind, setting, scaled[:, thinned], labels, time, seed, jobs)
+    spread = np.zeros(scaled.shape[1])
+    spread[thinned] = weights
+    return spread, offset
 
 
 def _inner_scores(
@@ -236,11 +263,11 @@ def _inner_scores(
         outside = values[held]
         if correction is not None and batches is not None:
             outside = correction(outside, batches.names[held])
-        columns = _columns(plan, inside, labels[seen], None, seed)
+        columns, thinned = _columns(plan, inside, labels[seen], None, seed)
         scaling = Scaling.of(inside[:, columns])
         fitting, testing = scaling(inside[:, columns]), scaling(outside[:, columns])
         for index, (kind, setting) in enumerate(candidates):
-            fitted = fit_learner(kind, setting, fitting, labels[seen], None, seed, jobs)
+            fitted = _fit_member(kind, setting, fitting, thinned, labels[seen], None, seed, jobs)
             scores[index, held] = score(fitted, testing)
     return scores
 
