@@ -318,23 +318,20 @@ class _Finder:
         thick = np.zeros(number + 1, dtype=bool)
         for label, span in enumerate(ndimage.find_objects(labels), start=1):
             thick[label] = min(side.stop - side.start for side in span[1:]) >= 2
-        index = np.arange(number + 1)
         counts = np.bincount(labels.ravel(), minlength=number + 1)
-        density = ndimage.median(self.values, labels, index)
         touching = np.bincount(labels[near], minlength=number + 1) > 0
         # The rest of a piece that is cut by the upper end is not seen, so that its size says less.
         least = np.full(number + 1, 0.5)
         least[np.unique(labels[-1])] = 0.2
         # Larger pieces have been judged already, by what they hold and by what surrounds them.
-        keep = (
-            touching
-            & thick
-            & (counts * self.voxel_ml >= least)
-            & (counts * self.voxel_ml <= 6.0)
-            & (density > self.gas_hu)
-            & (density < -600.0)
-        )
+        keep = touching & thick & (counts * self.voxel_ml >= least) & (counts * self.voxel_ml <= 6.0)
         keep[0] = False
+        asked = np.flatnonzero(keep)
+        if asked.size == 0:
+            return np.zeros_like(air)
+        chosen = keep[labels]
+        density = np.asarray(ndimage.median(self.values[chosen], labels[chosen], asked))
+        keep[asked] = (density > self.gas_hu) & (density < -600.0)
         return keep[labels]
 
     def _like_lung(self, inside: np.ndarray) -> bool:
@@ -433,11 +430,13 @@ class _Finder:
         if box is None:
             return
         near, inside = labels[box], closed[box]
+        added = True
         for radius in (10.0, 6.0, 3.5):
-            solid = near == Anatomy.BODY
-            depth = ndimage.distance_transform_edt(np.pad(solid, 1, mode="edge"), sampling=self.spacing)[
-                1:-1, 1:-1, 1:-1
-            ]
+            if added:
+                solid = near == Anatomy.BODY
+                padded = np.pad(solid, 1, mode="edge")
+                depth = ndimage.distance_transform_edt(padded, sampling=self.spacing)[1:-1, 1:-1, 1:-1]
+                added = False
             pieces, number = ndimage.label(depth > radius)
             if number < 2:
                 continue
@@ -458,6 +457,7 @@ class _Finder:
                     continue
                 near[wide][mass] = np.bincount(around[lung], minlength=4).argmax()
                 inside[wide] |= mass
+                added = True
 
     def _confidence(self, labels: np.ndarray, closed: np.ndarray) -> float:
         """Rate the lungs by what healthy and sick ones have in common; it is no probability."""
