@@ -270,7 +270,8 @@ def kill_processes(options: argparse.Namespace) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(at_work), signal.SIGKILL)
         code = driver.wait()
-        if code != -signal.SIGKILL:
+        # A patient whose worker was killed again and again is given up until the next start.
+        if code != -signal.SIGKILL and (code == 0 or starts > options.drivers_killed + 2):
             break
     print(
         f"{options.workers_killed - workers} workers and {options.drivers_killed - drivers} drivers killed, {starts} starts, last exit code {code}"
