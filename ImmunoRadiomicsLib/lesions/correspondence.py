@@ -313,6 +313,7 @@ class _Links:
                 )
             elif host is not None:
                 self.merged[i] = host
+                self.confidence[i] = 1.0
             elif i in self.main:
                 self.extra.setdefault(i, []).append(j)
             else:
@@ -378,6 +379,7 @@ class _Links:
             hosts = [h for h in self.main if h != i and h not in self.edited and self._swallowed(i, h)]
             if hosts:
                 self.merged[i] = max(hosts, key=lambda h: self.pairs[i][self.main[h]].old_in_new)
+                self.confidence[i] = self._share_confidence(i, self.main[self.merged[i]])
         for host in set(self.merged.values()):
             partners = [i for i, h in self.merged.items() if h == host]
             carrier = max([host, *partners], key=lambda i: self.lives[i].last.volume_ml)
@@ -389,6 +391,7 @@ class _Links:
                 for i in [host, *partners]:
                     self.merged[i] = carrier
                 del self.merged[carrier]
+                self.confidence[host] = self._share_confidence(host, self.main[carrier])
 
     def record(self, baseline: str) -> None:
         """Write down what became of every lesion."""
@@ -427,7 +430,7 @@ class _Links:
         linked = {id(self.lives[i]) for i in self.main}
         for i, life in enumerate(self.lives):
             if i not in self.main:
-                life.sightings.append(self._without_contour(life, before[id(life)], linked))
+                life.sightings.append(self._without_contour(life, before[id(life)], linked, self.confidence.get(i)))
 
     def unclaimed(self) -> list[list[Contour]]:
         """Return the contours of each lesion that is first seen here, in the order of their places."""
@@ -446,10 +449,11 @@ class _Links:
     def _claimed(self) -> set[int]:
         return {*self.main.values(), *(j for parts in self.extra.values() for j in parts), *self.alone}
 
-    def _without_contour(self, life: _Life, last: Sighting, linked: set[int]) -> Sighting:
+    def _without_contour(self, life: _Life, last: Sighting, linked: set[int], confidence: float | None) -> Sighting:
         carrier = life.carrier
         if carrier is not life and id(carrier) in linked:
-            return Sighting(self.scan.timepoint, "merged", "merged", merged_into=carrier.id)
+            sure = carrier.sightings[-1].confidence if confidence is None else confidence
+            return Sighting(self.scan.timepoint, "merged", "merged", merged_into=carrier.id, confidence=sure)
         if not self.scan.shows(life.last.points):
             return Sighting(
                 self.scan.timepoint, "not evaluated", "not evaluated", check="it lies outside this scan's field of view"
@@ -468,6 +472,10 @@ class _Links:
         mine, theirs = (_distances(later, self.lives[k].last) for k in (i, host))
         straddling = (mine <= self.rules.tolerance_mm) & (mine < theirs)
         return float(straddling.mean()) >= self.rules.straddle_share
+
+    def _share_confidence(self, i: int, j: int) -> float:
+        """How sure it is that a lesion has become part of a contour: how much of its place lies there."""
+        return 0.5 + 0.5 * self.pairs[i][j].old_in_new
 
     def _confidence(self, i: int, j: int) -> float:
         """How sure a link is: how cheap it is, and how much dearer the next best one for either side would be."""

@@ -139,6 +139,12 @@ def test_cohort_links_and_events():
         patient = simulate(seed)
         tracks = follow(patient.scans, "baseline")
         links = found_links(tracks)
+        for track in tracks:
+            first = next(number for number, item in enumerate(track.sightings) if item.segments)
+            for item in track.sightings[first + 1 :]:
+                if item.segments or item.merged_into is not None:
+                    assert item.confidence is not None
+                    assert 0.0 <= item.confidence <= 1.0
         right += len(links & patient.links)
         wrong += len(links - patient.links)
         missed += len(patient.links - links)
