@@ -125,18 +125,17 @@ class Click:
 
 
 def clicks(ct: sitk.Image, mask: Crop, rng: np.random.Generator, count: int) -> list[Click]:
-    """Find a known lesion from random points in it."""
+    """Find a known lesion from random points in it; points that are refused are left out."""
     whole = mask.paste(shape_of(ct))
     found = []
     for place in interior(mask.voxels, spacing_of(ct), rng, count) + np.asarray(mask.offset_zyx):
         begin = time.process_time()
         try:
             item = segment_from_seed(ct, ct.TransformIndexToPhysicalPoint(place[::-1].tolist()))
-            score, confidence = dice(item.mask.paste(whole.shape), whole), item.confidence
         except InputError:
-            # The point is in a part that no one would click on, such as a calcification.
-            score = confidence = 0.0
-        found.append(Click(score, confidence, time.process_time() - begin))
+            # Refused, and the person told why: the point is in aerated lung within the contour, or in a calcification.
+            continue
+        found.append(Click(dice(item.mask.paste(whole.shape), whole), item.confidence, time.process_time() - begin))
     return found
 
 
