@@ -55,6 +55,7 @@ def test_a_simulated_pair_is_aligned_inside_the_lungs(scans, aligned):
     assert aligned.quality.verdict == "good"
     assert aligned.quality.folding_fraction == 0.0
     assert aligned.quality.correlation > aligned.quality.correlation_before
+    # Of errors far below a voxel only the size is known.
     assert np.median(errors) / 3.0 < aligned.quality.expected_error_mm < np.median(errors) * 3.0
 
 
@@ -71,6 +72,20 @@ def test_a_large_shift_a_turn_and_other_axes_are_found(scans):
     points = lung_points(baseline, 500)
     truth = transform_points(known(followup, points), moved)
     assert np.median(np.linalg.norm(transform_points(points, found.transform) - truth, axis=1)) <= 1.5
+
+
+@pytest.mark.parametrize("error_mm", [1.5, 4.0, 12.0])
+def test_the_expected_error_follows_a_known_one(scans, aligned, error_mm):
+    baseline, followup = scans
+    way = np.array([0.6, -0.5, 0.62])
+    shift = sitk.TranslationTransform(3, (way * error_mm / np.linalg.norm(way)).tolist())
+    wrong = sitk.CompositeTransform([aligned.transform, shift])
+    quality = align(baseline.ct, followup.ct, engine="user", initial=wrong).quality
+    points = lung_points(baseline, 500)
+    true = np.median(np.linalg.norm(transform_points(points, wrong) - known(followup, points), axis=1))
+    assert true / 1.5 < quality.expected_error_mm < true * 1.5
+    if error_mm > 5.0:
+        assert quality.verdict == "failed"
 
 
 def test_local_quality_is_high_on_a_match_and_low_on_a_mismatch(scans, aligned):
@@ -159,7 +174,8 @@ def test_a_real_pair_meets_its_landmarks():
     marks = [np.loadtxt(LUNG_PAIR / f"{name}_landmarks_lps_mm.txt", skiprows=2) for name in ("baseline", "followup")]
     found = align(*images)
     errors = np.linalg.norm(transform_points(marks[0], found.transform) - marks[1], axis=1)
-    assert np.median(errors) <= 1.1
+    assert np.median(errors) <= 1.05
+    assert np.median(errors) / 1.5 < found.quality.expected_error_mm < np.median(errors) * 1.5
     assert np.percentile(errors, 90) <= 3.0
     assert found.quality.folding_fraction == 0.0
     assert found.quality.verdict == "good"
