@@ -50,7 +50,8 @@ from ImmunoRadiomicsLib.simulation import (
 Form = Literal["patches", "one focus", "foci"]
 
 LARGEST_BREATH = 0.15
-BREATH_PER_MM = 0.005
+# Measured: 30 mm of descent change the volume of these lungs by 10 %.
+BREATH_PER_MM = 0.10 / 30.0
 THRESHOLD_ML = 20.0
 MARGIN_MM = 5.0
 CONTRAST = (1.0, 0.25)
