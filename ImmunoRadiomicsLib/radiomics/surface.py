@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 # The corners (z, y, x) of a cube in the order of the bits of its code, and its edges as pairs of corners.
 _CORNERS = np.array([(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)])
@@ -43,6 +43,8 @@ _TRIANGLES = """
 
 # Directions in which a plane is measured to see whether its points are worth comparing.
 _WIDTHS = 12
+# Points of a plane that are compared faster than their hull is found.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,18 @@ def _largest_in_planes(points: np.ndarray, axis: int, scale: np.ndarray) -> floa
     for index in np.argsort(-bounds):
         if bounds[index] <= best:
             break
-        best = max(best, _largest(groups[index]))
+        best = max(best, _largest(_corners(groups[index], axis)))
     return best
+
+
+def _corners(points: np.ndarray, axis: int) -> np.ndarray:
+    """Return the corners of the convex hull of points (n, 3) in a plane across an axis, or all points where they are few."""
+    if len(points) <= _FEW:
+        return points
+    try:
+        return points[ConvexHull(np.delete(points, axis, axis=1)).vertices]
+    except QhullError:  # all in a line
+        return points
 
 
 def _hull(points: np.ndarray) -> np.ndarray:

@@ -200,34 +200,36 @@ def _runs(grid: LevelGrid, steps: np.ndarray, ng: int) -> np.ndarray:
     counts = [voxels]
     # All runs are followed at once, one voxel further each time; those that end are counted and dropped.
     while len(place):
-        ahead = place + steps[number]
+        ahead = place + (steps if number is None else steps[number])
         goes_on = flat[ahead] == flat[place]
-        ended = np.bincount(number[~goes_on] * (ng + 1) + flat[place[~goes_on]], minlength=size)
+        codes = flat[place[~goes_on]]
+        if number is not None:
+            codes = number[~goes_on] * (ng + 1) + codes
+            number = number[goes_on]
+        ended = np.bincount(codes, minlength=size)
         counts.append(ended)
         # What is left in the end are runs of one voxel.
         voxels -= len(counts) * ended
-        number, place = number[goes_on], ahead[goes_on]
+        place = ahead[goes_on]
     table = np.array(counts).T.reshape(len(steps), ng + 1, len(counts))
     return table[:, 1:]
 
 
-def _second_voxels(grid: LevelGrid, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the second voxel of every run that has one: the number of its step, and where it is in ``flat``."""
+def _second_voxels(grid: LevelGrid, steps: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the second voxel of every run that has one: the number of its step, if there are several, and where it is in ``flat``."""
     flat = grid.flat
     if len(grid.places) <= _SMALL:
         number, voxel = np.nonzero((grid.beside(steps) == grid.values) & (grid.beside(-steps) != grid.values))
         return number, grid.places[voxel] + steps[number]
-    numbers, places = [], []
-    for index, step in enumerate(steps.tolist()):
-        for part, _ in grid.blocks():
-            centre = flat[part]
-            begins = centre == flat[part.start + step : part.stop + step]
-            begins &= centre != flat[part.start - step : part.stop - step]
-            begins &= centre > 0
-            place = np.flatnonzero(begins)
-            places.append(place + (part.start + step))
-            numbers.append(np.full(len(place), index))
-    return np.concatenate(numbers), np.concatenate(places)
+    (step,) = steps.tolist()
+    places = []
+    for part, _ in grid.blocks():
+        centre = flat[part]
+        begins = centre == flat[part.start + step : part.stop + step]
+        begins &= centre != flat[part.start - step : part.stop - step]
+        begins &= centre > 0
+        places.append(np.flatnonzero(begins) + (part.start + step))
+    return None, np.concatenate(places)
 
 
 def lone_directions(levels: np.ndarray | LevelGrid, force2d_dim: int | None = None) -> np.ndarray:
