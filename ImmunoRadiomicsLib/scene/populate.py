@@ -366,7 +366,9 @@ class _Builder:
 
     def uptake(self, item: int, timepoint: str, image: sitk.Image) -> None:
         """Add the PET beside its CT, in the window that readers of FDG are used to."""
-        node = self.node("vtkMRMLScalarVolumeNode", f"pet/{timepoint}", f"{self.analysis.patient} {timepoint} PET", item)
+        node = self.node(
+            "vtkMRMLScalarVolumeNode", f"pet/{timepoint}", f"{self.analysis.patient} {timepoint} PET", item
+        )
         fill_volume(node, image)
         node.SetAttribute("DICOM.Modality", "PT")
         node.CreateDefaultDisplayNodes()
