@@ -2,7 +2,7 @@
 
 The follow-up is brought onto the baseline and both are compared at a resolution at which vessels blur away. A lung that
 holds less air is denser everywhere: the baseline's density is carried to the follow-up's inflation by conservation of
-mass, (HU + 1000) * volume = const, before anything is called new. Tumours and their margins, the
+mass, (HU + 1000) * volume = const at every place, before anything is called new: lungs breathe more at the base than at the apex. Tumours and their margins, the
 pleural edge, and what was dense before are left out. Where the alignment failed, or the lungs are inflated too
 differently for the correction to be trusted, nothing is said.
 """
@@ -35,6 +35,11 @@ LARGEST_SHIFT_HU = 40.0
 VESSEL_HU = -500.0
 VESSEL_MARGIN_MM = 3.0
 REACH_MM = 16.0
+# How far a place is inflated is read from the alignment as the mean over a neighbourhood: finer it would follow the noise of the
+# alignment, and the opacities themselves.
+INFLATION_STEP_MM = 6.0
+INFLATION_MM = 12.0
+INFLATION_LIMITS = (0.5, 2.0)
 # A light and a dark blue: apart in grey too, and for colour-blind readers; lesions have none of them.
 GROUND_GLASS_COLOUR, CONSOLIDATION_COLOUR = (0.60, 0.87, 1.0), (0.0, 0.27, 0.67)
 NEW_GROUND_GLASS, NEW_CONSOLIDATION = "new ground-glass", "new consolidation"
@@ -112,18 +117,19 @@ def lung_change(
             marked = sitk.GetImageFromArray(mask.astype(np.uint8))
             marked.CopyInformation(image)
             barred |= _labels_on(marked, grid, through) > 0
-    compared = _new_opacities(before, after, sides, there, barred, ratio)
+    inflation = _inflation(grid, transform, np.isin(sides, LUNG_LABELS), ratio)
+    compared = _new_opacities(before, after, sides, there, barred, inflation)
     if isinstance(compared, str):
         return _withheld(timepoint, reference, parts, compared, ratio)
     glass, solid = compared
-    # Voxels of the baseline stand for more or less lung at the follow-up, by how far it is inflated.
-    milliliter = voxel_volume_ml(grid) * ratio
+    # Voxels of the baseline stand for more or less lung at the follow-up, by how far each is inflated.
+    milliliter = voxel_volume_ml(grid) * inflation
     result = []
     for part, mask in _part_masks(sides, axial_axis(grid), baseline_anatomy):
-        volume = float(mask.sum()) * milliliter
+        volume = float(milliliter[mask].sum())
         if volume == 0.0:
             continue
-        new_glass, new_solid = (float((item & mask).sum()) * milliliter for item in (glass, solid))
+        new_glass, new_solid = (float(milliliter[item & mask].sum()) for item in (glass, solid))
         result.append(
             LungChange(
                 timepoint=timepoint,
@@ -180,6 +186,45 @@ def _coarse(image: sitk.Image, first: Sequence[int], stop: Sequence[int]) -> sit
     ]
     grid.SetOrigin(image.TransformContinuousIndexToPhysicalPoint(corner))
     return grid
+
+
+def _inflation(grid: sitk.Image, transform: sitk.Transform | None, lungs: np.ndarray, ratio: float) -> np.ndarray:
+    """Return how many times its volume each place of the lungs has at the follow-up, smooth, on the working grid.
+
+    It is the determinant of the transform's derivative (the Jacobian), whose mean over the lungs is made the measured ``ratio`` of their
+    volumes; outside the lungs it is ``ratio``.
+    """
+    if transform is None:
+        return np.full(lungs.shape, ratio, dtype=np.float32)
+    step = np.asarray(grid.GetSpacing())
+    counts = [
+        int(max(4, np.ceil(size * mm / INFLATION_STEP_MM) + 1)) for size, mm in zip(grid.GetSize(), step, strict=True)
+    ]
+    coarse = sitk.Image(counts, sitk.sitkUInt8)
+    coarse.SetSpacing(
+        [(size - 1) * mm / (count - 1) for size, mm, count in zip(grid.GetSize(), step, counts, strict=True)]
+    )
+    coarse.SetOrigin(grid.GetOrigin())
+    coarse.SetDirection(grid.GetDirection())
+    field = sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat64, counts, coarse.GetOrigin(), coarse.GetSpacing(), coarse.GetDirection()
+    )
+    moved = sitk.GetArrayFromImage(field)
+    axes = np.asarray(grid.GetDirection()).reshape(3, 3) * np.asarray(coarse.GetSpacing())
+    # Columns of the derivative: how a place moves for one step along x, y, z of the grid.
+    columns = [np.gradient(moved, axis=axis) + axes[:, 2 - axis] for axis in (2, 1, 0)]
+    found = np.linalg.det(np.stack(columns, axis=-1)) / np.linalg.det(axes)
+    inside = sitk.GetImageFromArray(lungs.astype(np.float32))
+    inside.CopyInformation(grid)
+    weight = sitk.GetArrayFromImage(sitk.Resample(inside, coarse, sitk.Transform(), sitk.sitkLinear, 0.0))
+    width = [INFLATION_MM / mm for mm in reversed(coarse.GetSpacing())]
+    mean = ndimage.gaussian_filter(weight * np.clip(found, *INFLATION_LIMITS), width)
+    mean = np.where(weight > 0, mean / np.maximum(ndimage.gaussian_filter(weight, width), 1e-6), ratio)
+    smooth = sitk.GetImageFromArray(mean.astype(np.float32))
+    smooth.CopyInformation(coarse)
+    result = sitk.GetArrayFromImage(sitk.Resample(smooth, grid, sitk.Transform(), sitk.sitkLinear, ratio))
+    result *= ratio / float(result[lungs].mean())
+    return np.where(lungs, np.clip(result, *INFLATION_LIMITS), np.float32(ratio))
 
 
 def _on_followup(
@@ -248,7 +293,12 @@ def _labels_on(labels: sitk.Image, grid: sitk.Image, transform: sitk.Transform |
 
 
 def _new_opacities(
-    before: np.ndarray, after: np.ndarray, sides: np.ndarray, there: np.ndarray, barred: np.ndarray, ratio: float
+    before: np.ndarray,
+    after: np.ndarray,
+    sides: np.ndarray,
+    there: np.ndarray,
+    barred: np.ndarray,
+    inflation: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray] | str:
     """Return where there is new ground glass and new consolidation, as bool arrays on the working grid; or why that cannot be told."""
     spacing = (WORK_MM, WORK_MM, WORK_MM)
@@ -264,7 +314,7 @@ def _new_opacities(
         / np.maximum(weight, 1e-3)
         for item in (before, after)
     )
-    expected = (smooth_before + 1000.0) / ratio - 1000.0
+    expected = (smooth_before + 1000.0) / inflation - 1000.0
     rise = smooth_after - expected
     if usable.any():
         least, most = np.percentile(rise[usable], (10.0, 90.0))
@@ -289,7 +339,7 @@ def _new_opacities(
         # It ends where half of its rise in density is left.
         open_lung = lungs & ~barred
         clear = open_lung & (before <= VESSEL_HU)
-        gained = np.where(clear, after - ((before + 1000.0) / ratio - 1000.0) - shift, 0.0).astype(np.float32)
+        gained = np.where(clear, after - ((before + 1000.0) / inflation - 1000.0) - shift, 0.0).astype(np.float32)
         gained = ndimage.gaussian_filter(gained, 1.0) / np.maximum(
             ndimage.gaussian_filter(clear.astype(np.float32), 1.0), 0.05
         )
