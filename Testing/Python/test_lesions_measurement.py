@@ -102,8 +102,13 @@ def test_a_ball_is_measured_within_a_voxel_and_its_volume_without_bias(radius):
     assert abs(np.mean(volumes)) < abs(np.mean(meshes))
 
 
+def steps(low, high):
+    """Angles in radians as headers hold them: ITK cannot invert direction cosines of 1e-311."""
+    return st.floats(low, high).map(lambda angle: round(angle, 9))
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.tuples(st.floats(-3.1, 3.1), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)), st.integers(0, 7))
+@given(st.tuples(steps(-3.1, 3.1), steps(-0.4, 0.4), steps(-0.4, 0.4)), st.integers(0, 7))
 def test_positions_hold_on_oblique_and_flipped_grids(angles, flips):
     turn = np.asarray(sitk.Euler3DTransform((0, 0, 0), angles[1], angles[2], angles[0]).GetMatrix()).reshape(3, 3)
     direction = turn @ np.diag([-1.0 if flips >> axis & 1 else 1.0 for axis in range(3)])
