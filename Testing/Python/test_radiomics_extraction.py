@@ -243,10 +243,11 @@ def test_an_interrupted_run_ends_its_processes_without_a_word_from_them(
     tmp_path: Path, sent: str, to_group: bool, after: float
 ) -> None:
     (tmp_path / "run_it.py").write_text(
-        "import sys\n"
+        "import signal, sys\n"
         "from test_radiomics_extraction import FAST, patient\n"
         "from ImmunoRadiomicsLib.radiomics import extract\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "    volumes, regions = patient()\n"
         "    print('ready', flush=True)\n"
         "    try:\n"
