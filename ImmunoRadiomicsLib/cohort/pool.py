@@ -20,6 +20,7 @@ from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
 from ..errors import InputError, MissingDependencyError
+from ..processes import single_threaded_children
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,13 +30,6 @@ DEATHS = 5
 # Tasks handed out for each worker, so that it need not wait for the driver between two.
 _AHEAD = 2
 _POLL_SECONDS = 0.5
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
 
 
 class WorkerDiedError(Exception):
@@ -116,17 +110,9 @@ class LocalPool(Generic[Item, Result]):
 
 
 def _submitted(executor: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """Give an item out. A process that is started for it uses one thread: numerical libraries read the environment when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
+    """Give an item out. A process that is started for it uses one thread."""
+    with single_threaded_children():
         return executor.submit(work, item)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start_worker() -> None:

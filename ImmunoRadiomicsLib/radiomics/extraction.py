@@ -25,6 +25,7 @@ import SimpleITK as sitk
 from ..analysis import Features
 from ..errors import InputError, StageError
 from ..images import RegionMask
+from ..processes import single_threaded_children
 from ..progress import Progress, silent
 from .cache import Cache
 from .classes import pyradiomics
@@ -36,7 +37,6 @@ from .presets import Preset
 # Changes whenever a value does.
 ENGINE_VERSION = 2
 _POLL_SECONDS = 0.2
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True, eq=False)
@@ -429,21 +429,6 @@ def _received(link: connection.Connection) -> Any:
 
 
 @contextlib.contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Let processes that start now use one thread for linear algebra: several would only wait for one another."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold an interrupt from the keyboard back while processes start: they would report it before they can ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -479,7 +464,7 @@ def _run_in_processes(
     workers: list[_Worker] = []
     pending = list(batches)
     try:
-        with _single_threaded_children(), _uninterrupted():
+        with single_threaded_children(), _uninterrupted():
             for _ in range(jobs):
                 here, there = context.Pipe()
                 process = context.Process(target=_serve, args=(there, engine), daemon=True)

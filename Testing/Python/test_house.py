@@ -21,7 +21,19 @@ LIBRARY = ROOT / "ImmunoRadiomicsLib"
 
 # Each part may import what stands in a row above its own.
 ORDER = (
-    {"__init__", "errors", "progress", "resources", "files", "analysis", "study", "images", "serialise", "transforms"},
+    {
+        "__init__",
+        "errors",
+        "progress",
+        "resources",
+        "files",
+        "analysis",
+        "study",
+        "images",
+        "serialise",
+        "transforms",
+        "processes",
+    },
     {"alignment", "lesions", "radiomics", "response", "simulation", "dicom"},
     {"classifiers"},
     {"report", "training", "workspace", "inputs", "readings", "finished", "order"},
