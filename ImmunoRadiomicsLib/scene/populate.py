@@ -388,14 +388,19 @@ class _Builder:
 
         return read
 
-    def segmentation(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Steps[Any]:
-        name = f"{self.analysis.patient} {timepoint} lesions"
-        node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
+    def fill_hidden(self, node: Any, volume: Any, drawn: Segmentation) -> Steps[Any]:
+        """Fill a segmentation node on the grid of its volume and return its display node, not shown yet."""
         yield from fill_segmentation_steps(self.mrml, node, drawn)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SetVisibility(False)
+        return display
+
+    def segmentation(self, item: int, timepoint: str, volume: Any, drawn: Segmentation) -> Steps[Any]:
+        name = f"{self.analysis.patient} {timepoint} lesions"
+        node = self.node("vtkMRMLSegmentationNode", f"segmentation/{timepoint}", name, item)
+        display = yield from self.fill_hidden(node, volume, drawn)
         segmentation = node.GetSegmentation()
         for index in range(segmentation.GetNumberOfSegments()):
             segment_id = segmentation.GetNthSegmentID(index)
@@ -417,11 +422,7 @@ class _Builder:
         """Fill the segmentation of what is new in the lungs: tinted where it is, in its own colours."""
         name = f"{self.analysis.patient} {timepoint} new lung opacities"
         node = self.node("vtkMRMLSegmentationNode", f"opacities/{timepoint}", name, item)
-        yield from fill_segmentation_steps(self.mrml, node, drawn)
-        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        node.CreateDefaultDisplayNodes()
-        display = node.GetDisplayNode()
-        display.SetVisibility(False)
+        display = yield from self.fill_hidden(node, volume, drawn)
         display.SetVisibility3D(False)
         display.SetOpacity2DFill(0.4)
         return node
