@@ -18,7 +18,7 @@ import numpy as np
 
 from ..analysis import Evidence
 from ..study import Clinical
-from .applicability import Doubt
+from .applicability import FAR_OUT_SHARE, Doubt
 from .bundles import Bundle, Card
 from .case import Case
 from .engine import DRAWS, Contribution, stream
@@ -76,8 +76,8 @@ def read_arm(case: Case, bundle: Bundle | None) -> Arm:
     """Read a trained bundle on a patient; nothing where there is no bundle.
 
     A bundle about lesions is read on every lesion, and the highest probability counts; one about patients is read on the
-    largest lesion at baseline, as it was trained. Where more than half of its inputs are not known, or more than a quarter of
-    them lie outside the range it was trained on, it says nothing.
+    largest lesion at baseline, as it was trained. Where more than half of its inputs are not known, more than a quarter of
+    them lie outside the range it was trained on, or all together lie farther out than any patient it was trained on, it says nothing.
     """
     if bundle is None or bundle.predictor is None:
         return Arm()
@@ -100,6 +100,11 @@ def read_arm(case: Case, bundle: Bundle | None) -> Arm:
     if len(outside) > MOST_OUTSIDE * len(cells):
         said = f"{len(outside)} of its {len(cells)} inputs lie outside the range it was trained on"
         return _silent(name, source, said, why)
+    share = predictor.share_farther_out(cells)
+    if share == 0.0:
+        said = "its inputs together are unlike those of every patient it was trained on"
+        return _silent(name, source, said, why)
+    unusual = share is not None and share < FAR_OUT_SHARE
     chance = predictor.predict_row(cells)
     notes = [why]
     if lesion is not None:
@@ -108,14 +113,22 @@ def read_arm(case: Case, bundle: Bundle | None) -> Arm:
         notes.append(f"{absent} of {len(cells)} inputs are not known and counted at the median of the training data")
     if outside:
         notes.append(f"{len(outside)} of {len(cells)} inputs lie outside the training range")
+    if share is None:
+        notes.append("the bundle does not say how its inputs are distributed together")
+    elif unusual:
+        notes.append(f"its inputs together are unusual: {100 * share:.1g} % of the training data lie farther out")
     note = "; ".join(notes)
     if weight == 0.0:
         shown = f"{percent(chance)}, {SIMULATED}" if card.simulated else percent(chance)
         return Arm(context=(Evidence(name, shown, 0.0, None, None, "context", source, note),))
     point, draws = _contribution(card, chance, case.seed)
     counted = Contribution(name, percent(chance), point, draws, source, note)
-    said = f"{len(outside)} inputs of the radiomics arm lie outside its training range"
-    return Arm((counted,), doubts=(Doubt("caution", said),) if outside else ())
+    doubts = []
+    if outside:
+        doubts.append(Doubt("caution", f"{len(outside)} inputs of the radiomics arm lie outside its training range"))
+    if unusual:
+        doubts.append(Doubt("caution", "the inputs of the radiomics arm together are unusual among its training data"))
+    return Arm((counted,), doubts=tuple(doubts))
 
 
 def _silent(name: str, source: str, reason: str, why: str) -> Arm:

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from .distance import JointDistance
 
-TRAINED_VERSION = "1.1"
+TRAINED_VERSION = "1.2"
 
 # A probability nearer to 0 or 1 than this says more than a few hundred patients can.
 SMALLEST_PROBABILITY = 1e-3
@@ -107,6 +108,7 @@ class TrainedModel:
     A column of a batch that ``correction`` names is brought to the others first; ``batch_column`` says what the batch is, such as `centre`. Then it
     is completed with its median, cut at ``lower`` and ``upper``, less its mean, over its deviation. The result is
     ``intercept + slope * (sum of the members' parts)``: log-odds, or the log of the hazard relative to the average patient.
+    ``distance`` is the joint distribution of the completed columns among the training rows; None where they were too few.
     """
 
     model_version: str
@@ -127,6 +129,13 @@ class TrainedModel:
     scikit_learn: str
     batch_column: str = ""
     correction: BatchCorrection | None = None
+    distance: JointDistance | None = None
+
+    def completed(self, values: np.ndarray, batch: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
+        """Return rows (rows, columns) brought to the other batches, empty cells at the median of the training data."""
+        if self.correction is not None and batch is not None:
+            values = self.correction(values, batch)
+        return np.where(np.isnan(values), self.medians, values)
 
 
 @dataclass(frozen=True)
@@ -142,9 +151,7 @@ class Predictor:
         Rows of a batch that the model was not fitted to, and all rows where none is given, are taken as they are.
         """
         model = self.model
-        if model.correction is not None and batch is not None:
-            values = model.correction(values, batch)
-        filled = np.where(np.isnan(values), model.medians, values)
+        filled = model.completed(values, batch)
         scaled = (np.clip(filled, model.lower, model.upper) - np.array(model.means)) / np.array(model.deviations)
         total = np.zeros(len(values))
         for item in model.members:
@@ -173,9 +180,22 @@ class Predictor:
             raise InputError(
                 [f"The model {self.model.recipe} needs the column `{name}`, which is not there." for name in missing]
             )
+        return float(self.predict(self._row(cells), None if batch is None else [batch])[0])
+
+    def share_farther_out(self, cells: Mapping[str, float | None], batch: str | None = None) -> float | None:
+        """Return the share of training rows, each held out, that lie at least as far out as one patient, all columns together.
+
+        0 where none does; None where the model does not keep the joint distribution of its columns.
+        """
+        distance = self.model.distance
+        if distance is None:
+            return None
+        row = self.model.completed(self._row(cells), None if batch is None else [batch])
+        return 0.0 if distance.beyond_all(row)[0] else float(distance.share_farther_out(row)[0])
+
+    def _row(self, cells: Mapping[str, float | None]) -> np.ndarray:
         known = [cells[name] for name in self.model.columns]
-        row = np.array([[math.nan if item is None else float(item) for item in known]])
-        return float(self.predict(row, None if batch is None else [batch])[0])
+        return np.array([[math.nan if item is None else float(item) for item in known]])
 
 
 def score(fitted: Any, values: np.ndarray) -> np.ndarray:
@@ -221,6 +241,8 @@ def model_problems(model: TrainedModel, declared: Sequence[str], files: Sequence
         for name, rows in (("factors", model.correction.factors), ("shifts", model.correction.shifts)):
             if len(rows) != batches or any(len(row) != size for row in rows):
                 found.append(f"the {name} of the correction are not those of {batches} batches and {size} columns.")
+    if model.distance is not None:
+        found += model.distance.problems(size)
     if not model.members:
         found.append("the model has no member.")
     for item in model.members:

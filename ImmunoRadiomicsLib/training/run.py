@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from .. import SOURCE_VERSION
+from ..classifiers.applicability import FAR_OUT_SHARE
 from ..classifiers.bundles import (
     CARD_FILE,
     CARD_VERSION,
@@ -26,6 +27,7 @@ from ..classifiers.bundles import (
     load_bundle,
 )
 from ..classifiers.bundles import Performance as CardPerformance
+from ..classifiers.distance import fit_joint_distance
 from ..classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel, types_of
 from ..errors import InputError
 from ..files import sha256_of
@@ -78,6 +80,8 @@ _SMALL_TABLE_CELLS = 30_000
 _SMALL_TABLE_BOOTSTRAPS = 20
 # Folds drawn anew tell most where rows are few, and cost most where the table is large: repeats are fewer above this many cells in all.
 _CELLS_OF_ALL_REPEATS = 1_000_000
+# A table of the same kind of patients has one of twenty rows farther out than 95 % of the training rows.
+_MOST_UNUSUAL = 0.2
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,13 @@ def validate(
         found.append(
             f"More than a quarter of the rows lie outside the training range in {len(far)} columns, such as {', '.join(far[:5])}."
         )
+    if model.distance is not None:
+        shares = model.distance.share_farther_out(model.completed(table.values, table.harmonised_over))
+        unusual = float(np.mean(shares < FAR_OUT_SHARE))
+        if unusual > _MOST_UNUSUAL:
+            found.append(
+                f"{100 * unusual:.0f} % of the rows lie farther out, all columns together, than 95 % of the training rows: another kind of patient."
+            )
     same = any(
         item.reference == f"sha256:{table.sha256}" for item in bundle.card.sources if item.id == "training-table"
     )
@@ -498,6 +509,8 @@ def _write_bundle(
         batch_column=batch,
         correction=model.correction,
     )
+    seen = trained.completed(table.values[:, model.columns], table.harmonised_over)
+    trained = replace(trained, distance=fit_joint_distance(seen, table.groups))
     write_json(folder / EVIDENCE_FILE, to_json(trained))
     types = sorted({name for file in files for name in types_of(folder / file)})
     card = _card(

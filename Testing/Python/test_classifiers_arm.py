@@ -28,8 +28,10 @@ from ImmunoRadiomicsLib.classifiers.bundles import (
     Validation,
 )
 from ImmunoRadiomicsLib.classifiers.case import Case
+from ImmunoRadiomicsLib.classifiers.distance import JointDistance, fit_joint_distance
 from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
 from ImmunoRadiomicsLib.cohort.summary import write_summary
+from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.report import write_tables
 from ImmunoRadiomicsLib.serialise import to_json
 from ImmunoRadiomicsLib.study import Clinical
@@ -54,14 +56,20 @@ def card(external: Performance | None = None, *, simulated: bool = False, flag: 
 def bundle(tmp_path: Path):
     """Writes a trained bundle whose log-odds are -1.4 plus a hundredth of the change of the mean and of a lung value, per HU."""
 
-    def make(external: Performance | None = None, *, unit: Any = "patient", **changes: Any) -> Path:
+    def make(
+        external: Performance | None = None,
+        *,
+        unit: Any = "patient",
+        distance: JointDistance | None = None,
+        **changes: Any,
+    ) -> Path:
         folder = tmp_path / f"own-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         zeros, ones = (0.0,) * 3, (1.0,) * 3
         member = TrainedMember("ridge", "ridge", 1.0, 0.0, 1.0, -1.4, (0.5, 0.01, 0.0), None)
         model = TrainedModel(
             TRAINED_VERSION, "own", "1.0", "probability", unit, "label", COLUMNS, zeros, (-5000.0,) * 3, (5000.0,) * 3,
-            zeros, ones, (member,), 0.0, 1.0, "1.8",
+            zeros, ones, (member,), 0.0, 1.0, "1.8", distance=distance,
         )  # fmt: skip
         (folder / "model.json").write_text(json.dumps(to_json(model)))
         (folder / "card.json").write_text(json.dumps(to_json(card(external, **changes))))
@@ -177,6 +185,70 @@ def test_a_patient_outside_the_training_range_silences_it(bundle) -> None:
     read = load_bundle(bundle(GOOD))
     arm = read_arm(asked(measured({"L1": 900.0})), read)
     assert "1 of its 3 inputs lie outside" in arm.context[0].value
+
+
+def correlated(rows: int, columns: int, seed: int) -> np.ndarray:
+    """Rows of long-tailed columns that follow from two hidden ones, as radiomics features of one lesion do."""
+    mixing = np.random.default_rng(1).normal(size=(2, columns))
+    random = np.random.default_rng(seed)
+    return np.exp(0.5 * (random.normal(size=(rows, 2)) @ mixing + 0.3 * random.normal(size=(rows, columns))))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(120, 6), (100, 300)])
+def test_the_joint_distance_tells_what_no_range_tells(rows: int, columns: int) -> None:
+    """One of twenty new rows of the same kind counts as far out; rows of possible values in impossible company do."""
+    known = correlated(rows, columns, 2)
+    distance = fit_joint_distance(known, np.arange(rows))
+    assert distance is not None
+    alike = correlated(2000, columns, 3)
+    assert 0.02 <= np.mean(distance.share_farther_out(alike) < 0.05) <= 0.09
+    assert distance.beyond_all(alike).mean() < 0.03
+    shuffled = np.stack([np.random.default_rng(n).permutation(column) for n, column in enumerate(alike.T)], axis=1)
+    assert np.mean(distance.share_farther_out(shuffled) < 0.05) > 0.6
+    # Five wrong rows among those that it is fitted to change little.
+    spoilt = known.copy()
+    spoilt[:5] = 1e4
+    robust = fit_joint_distance(spoilt, np.arange(rows))
+    assert robust is not None
+    assert np.median(robust.distances(alike)) == pytest.approx(np.median(distance.distances(alike)), rel=0.3)
+
+
+def test_rows_of_a_patient_are_held_out_together() -> None:
+    """Copies of a row would else find themselves among the rows fitted to, and nobody would ever be far out."""
+    known = np.repeat(correlated(12, 40, 4), 8, axis=0)
+    distance = fit_joint_distance(known, np.repeat(np.arange(12), 8))
+    assert distance is not None
+    parted = fit_joint_distance(known, np.arange(96))
+    assert parted is not None
+    assert np.median(distance.held_out) > 1.5 * np.median(parted.held_out)
+    assert fit_joint_distance(known[:16], np.repeat(np.arange(2), 8)) is None
+
+
+def test_a_patient_unlike_all_of_the_training_data_silences_it(bundle) -> None:
+    """A change of +2 and lungs at -90 are both usual; together nobody had them."""
+    random = np.random.default_rng(5)
+    change = random.normal(0.0, 1.0, 200)
+    known = np.stack(
+        [change, -50.0 + 20.0 * change + random.normal(0.0, 2.0, 200), random.normal(60.0, 8.0, 200)], axis=1
+    )
+    read = load_bundle(bundle(GOOD, distance=fit_joint_distance(known, np.arange(200))))
+    usual = read_arm(asked(measured({"L1": 2.0}, lungs_hu=-10.0)), read)
+    assert usual.contributions
+    assert not usual.doubts
+    assert "together" not in usual.contributions[0].note
+    far = read_arm(asked(measured({"L1": 2.0}, lungs_hu=-90.0)), read)
+    assert not far.contributions
+    assert far.context[0].value == "not read: its inputs together are unlike those of every patient it was trained on"
+    odd = read_arm(asked(measured({"L1": 1.5}, lungs_hu=-28.5)), read)
+    assert "its inputs together are unusual" in odd.contributions[0].note
+    assert [item.severity for item in odd.doubts] == ["caution"]
+
+
+def test_a_joint_distance_that_does_not_fit_its_model_is_refused(bundle) -> None:
+    known = correlated(30, 2, 6)
+    folder = bundle(GOOD, distance=fit_joint_distance(known, np.arange(30)))
+    with pytest.raises(InputError, match="joint distance has 2 numbers for 3 columns"):
+        load_bundle(folder)
 
 
 def test_nothing_is_said_without_a_bundle() -> None:

@@ -123,6 +123,11 @@ def test_the_files_of_a_bundle(trained: tuple[Path, Path]) -> None:
         jsonschema.validate(
             json.loads((folder / name).read_text()), json.loads((SCHEMAS / f"{schema}.schema.json").read_text())
         )
+    bundle = load_bundle(folder)
+    assert bundle.predictor is not None
+    distance = bundle.predictor.model.distance
+    assert distance is not None
+    assert 0 < len(distance.held_out) <= 200
     lists = json.loads((folder / "checklists.json").read_text())
     weights = [item["weight"] for item in lists["items"] if item["checklist"] == "METRICS"]
     assert len(weights) == 30
