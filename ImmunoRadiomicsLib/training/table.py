@@ -1,5 +1,6 @@
 """The training table: read, checked, and turned into numbers; every row, column and cell that is left out is said.
 
+Cells are parted by commas, or by semicolons or tabs if the header has more of those; then a comma in a number is the decimal one.
 One row is a patient or a lesion. Columns: `patient` (also `id`), a label of 0 and 1, optional `lesion`, `centre`, `time` with `event`
 for survival, clinical columns as in study.yaml, and features named `timepoint.region.name`. Columns of any other name are the user's own:
 a recipe reads those that it names; where the table has no feature of the form above, all of them are features.
@@ -13,6 +14,7 @@ import gzip
 import hashlib
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from ..classifiers.arm import CLINICAL_WORDS
 from ..errors import InputError, MissingDependencyError
 from ..files import sha256_of
 from ..study import Clinical
+from .metrics import auc
 
 FEWEST_ROWS = 10
 MOST_MISSING = 0.5
@@ -31,6 +34,8 @@ MOST_MISSING = 0.5
 LEAST_ICC = 0.75
 _MOST_PROBLEMS = 20
 _ENOUGH_TO_TELL_APART = 5
+# A single column that puts so many pairs of rows in order is more often known from the outcome than measured before it.
+_SUSPECT_AUC = 0.95
 
 PATIENT_NAMES = ("patient", "id", "patient_id", "patientid")
 LABEL_NAMES = ("label", "target")
@@ -52,6 +57,7 @@ _DESCRIBING = frozenset({"tumour", "agents", "regimen", "line", "stage", "scanne
 _MOST_LEVELS = 5
 CLINICAL_NAMES = frozenset(item.name for item in dataclasses.fields(Clinical))
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "."})
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _YES_NO = {"true": 1.0, "yes": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "0.0": 0.0}
 
 
@@ -245,7 +251,8 @@ def read_table(
     if needed is not None:
         skip |= {at for at, name in enumerate(header) if name not in needed and name.lower() not in needed}
     columns, values = _columns(path, header, rows, lines, skip, problems, notes)
-    problems += _label_problems(path, header, label_at, labels, len(rows))
+    if not problems:
+        problems += _label_problems(path, header, label_at, labels, patients)
     if problems:
         raise InputError(_shortened(problems))
     table = Table(
@@ -278,8 +285,8 @@ def read_table(
             )
         if not survival and (near := _nearly_leaking(table)):
             notes.append(
-                f"One column alone parts all rows by the label: {_listed(near)}. Make sure that it was known before the outcome, or leave it "
-                "out with --exclude."
+                f"One column alone parts all or nearly all rows by the label: {_listed(near)}. Make sure that it was known before the outcome, or "
+                "leave it out with --exclude."
             )
     if not table.columns:
         raise InputError([f"{path}: no column is left to learn from.", *notes])
@@ -300,15 +307,24 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        text = content.decode("utf-8-sig")
+        delimiter = max(",;\t", key=next((line for line in text.splitlines() if line.strip()), "").count)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path}: the table cannot be read as UTF-8 text with commas ({type(error).__name__})."
+            f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
         ) from error
     rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if delimiter != ",":
+        rows = [rows[0], *([_with_decimal_point(cell) for cell in row] for row in rows[1:])] if rows else rows
     if len(rows) < 2:
         raise InputError(f"{path}: the table is empty; a row of column names and rows of cells are needed.")
     return [cell.strip() for cell in rows[0]], rows[1:]
+
+
+def _with_decimal_point(cell: str) -> str:
+    """Return a number with a decimal comma as one with a point, anything else as it is."""
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -353,16 +369,19 @@ def _labels(
     labels = np.zeros(len(rows), dtype=int)
     if at is None:
         return labels
-    wrong: list[str] = []
+    wrong: list[int] = []
     for index, row in enumerate(rows):
-        value = _YES_NO.get(row[at].strip().lower())
-        if value is None:
-            wrong.append(
-                f"{path}, line {lines[index]}: the label `{header[at]}` is {row[at].strip()[:40]!r}; 0 or 1 is needed."
-            )
-        else:
+        value = _number(row[at]) if (said := _YES_NO.get(row[at].strip().lower())) is None else said
+        if value in (0.0, 1.0):
             labels[index] = int(value)
-    problems += wrong
+        else:
+            wrong.append(index)
+    if wrong:
+        shown = ", ".join(f"{rows[index][at].strip()[:40]!r} in line {lines[index]}" for index in wrong[:3])
+        problems.append(
+            f"{path}: the label `{header[at]}` has {len(wrong)} of {len(rows)} cells that are neither 0 nor 1 ({shown}). Write 1 for the event and "
+            "0 for none (yes and no, true and false are read too); rows whose label is empty are left out."
+        )
     return labels
 
 
@@ -456,18 +475,23 @@ def _parse(cells: list[str], number: Callable[[str], float | None]) -> tuple[np.
     return values, wrong
 
 
-def _label_problems(path: Path, header: list[str], at: int | None, labels: np.ndarray, rows: int) -> list[str]:
+def _label_problems(
+    path: Path, header: list[str], at: int | None, labels: np.ndarray, patients: Sequence[str]
+) -> list[str]:
     if at is None:
         return []
+    rows = labels.size
     if rows < FEWEST_ROWS:
         return [f"{path}: {rows} rows have an outcome; at least {FEWEST_ROWS} are needed to fit and test anything."]
     events = int(labels.sum())
     if events in (0, rows):
         return [f"{path}: every `{header[at]}` is {labels[0]}. Both classes are needed to learn the difference."]
+    several = "at least two are needed, one to fit and one to test."
     if min(events, rows - events) < 2:
-        return [
-            f"{path}: one class of `{header[at]}` has a single row; at least two are needed, one to fit and one to test."
-        ]
+        return [f"{path}: one class of `{header[at]}` has a single row; {several}"]
+    holders = [{name for name, found in zip(patients, labels, strict=True) if found == value} for value in (0, 1)]
+    if min(len(names) for names in holders) < 2:
+        return [f"{path}: one class of `{header[at]}` has rows of a single patient; {several}"]
     return []
 
 
@@ -581,16 +605,17 @@ def without_unstable(table: Table, path: Path, least: float) -> tuple[Table, str
 
 
 def _nearly_leaking(table: Table) -> list[str]:
-    """Return the columns that put all rows with the label before or behind all rows without, which measurements hardly ever do."""
+    """Return the columns that part rows with the label from rows without so well as measurements hardly ever do, with their AUC."""
     found = []
-    events = table.labels == 1
     for index, name in enumerate(table.columns):
         column = table.values[:, index]
-        with_event, without = column[events & ~np.isnan(column)], column[~events & ~np.isnan(column)]
-        if min(with_event.size, without.size) >= _ENOUGH_TO_TELL_APART and (
-            with_event.min() > without.max() or with_event.max() < without.min()
-        ):
-            found.append(name)
+        known = ~np.isnan(column)
+        labels = table.labels[known]
+        if min(labels.sum(), labels.size - labels.sum()) < _ENOUGH_TO_TELL_APART:
+            continue
+        told = auc(column[known], labels)
+        if max(told, 1 - told) >= _SUSPECT_AUC:
+            found.append(f"{name} (AUC {max(told, 1 - told):.2f})")
     return found
 
 
@@ -615,7 +640,9 @@ def _groups(table: Table, lower: list[str], rows: list[list[str]], notes: list[s
         notes.append(f"The same measurements under two codes; kept in one fold: {_listed(twins)}.")
     several = sum(count > 1 for count in Counter(table.patients).values())
     if several:
-        notes.append(f"{several} patients have several rows; all rows of a patient are kept in one fold.")
+        notes.append(
+            f"{several} of {len(set(table.patients))} patients have several rows; all rows of a patient are kept in one fold."
+        )
     if "fold" in lower:
         at = lower.index("fold")
         folds: dict[str, set[str]] = {}

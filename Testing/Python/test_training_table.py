@@ -82,6 +82,27 @@ def test_a_column_that_parts_all_rows_is_said(tmp_path: Path) -> None:
     assert "--exclude" in note
 
 
+def test_a_column_that_parts_nearly_all_rows_is_said(tmp_path: Path) -> None:
+    made = columns()
+    made["baseline.core.near"] = [
+        1 - int(value) if number != 3 else value for number, value in enumerate(made["label"])
+    ]  # type: ignore[call-overload]
+    (note,) = read_table(write(tmp_path / "t.csv", made)).notes
+    assert "baseline.core.near (AUC 0.97)" in note
+
+
+@pytest.mark.parametrize(("delimiter", "decimal"), [(";", ","), (";", "."), ("\t", ",")])
+def test_spreadsheets_of_other_countries_are_read(tmp_path: Path, delimiter: str, decimal: str) -> None:
+    plain = read_table(write(tmp_path / "t.csv", columns()))
+    other = tmp_path / "other.csv"
+    text = (tmp_path / "t.csv").read_text().replace(",", delimiter)
+    head, rest = text.split("\n", 1)
+    other.write_text("\ufeff" + head + "\n" + rest.replace(".", decimal), encoding="utf-8")
+    read = read_table(other)
+    assert read.columns == plain.columns
+    assert np.array_equal(read.values, plain.values)
+
+
 def test_constant_duplicate_and_sparse_columns_are_left_out_and_said(tmp_path: Path) -> None:
     made = columns()
     made["baseline.core.constant"] = [3.5] * ROWS
@@ -134,7 +155,8 @@ def test_outcomes_are_never_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"label": ["maybe"] * ROWS}, "0 or 1 is needed"),
+        ({"label": ["maybe"] * ROWS}, "30 of 30 cells that are neither 0 nor 1 ('maybe' in line 2"),
+        ({"patient": ["P1"] * ROWS}, "one class of `label` has rows of a single patient"),
         ({"patient": [""] * ROWS}, "there is no patient"),
         ({"lesion": ["L1"] * ROWS, "patient": ["P1"] * ROWS}, "has 30 rows"),
     ],
