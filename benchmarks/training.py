@@ -9,7 +9,7 @@
 `real` prints for each table the AUC of the default recipe, of LASSO-logistic regression and of a random forest, inside the same folds, and the
 calibration slope of the default recipe; demanded are an AUC no more than 0.01 below both, and a slope from 0.7 to 1.3. `known` does the same with
 labels that are made from the columns of the tables, straight, bent and in steps. `shuffled` prints the mean AUC where there is nothing to
-find, demanded 0.47 to 0.53, for each model among the recipes. `recipes` trains every recipe on the table that `cohort` wrote, with labels of the
+find, demanded 0.47 to 0.53, for each model among the recipes: with pairs of rows inside folds, and with pairs over all folds. `recipes` trains every recipe on the table that `cohort` wrote, with labels of the
 simulation, and made with a known signal from one of its columns. `time` prints seconds of wall and CPU of the nested 5x5; demanded are 600 on two cores.
 """
 
@@ -167,17 +167,20 @@ def shuffled(options: argparse.Namespace) -> None:
             if kept is None or not kept.exists():
                 table = made_table(options.rows, options.columns, 0, draw, survival)
                 nested = nested_validation(recipe.plan, table, outer_folds=5, repeats=1, seed=draw, jobs=options.jobs)
-                value = discrimination(nested.log_odds[0], table, nested.fold_of_row[0])
+                scores = nested.log_odds[0]
+                value = [discrimination(scores, table, nested.fold_of_row[0]), discrimination(scores, table)]
                 if kept is not None:
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     kept.write_text(json.dumps(value))
             else:
                 value = json.loads(kept.read_text())
             found.append(value)
-        mean = float(np.mean(found))
+        mean, pooled = (float(item) for item in np.mean(found, axis=0))
+        met = CHANCE[0] <= min(mean, pooled) and max(mean, pooled) <= CHANCE[1]
         print(
-            f"{name} ({'+'.join(recipe.members)}, {recipe.selection.method}): {mean:.3f} over {len(found)} draws, deviation {np.std(found):.3f} "
-            f"({verdict(CHANCE[0] <= mean <= CHANCE[1])}); the same model: {', '.join(models.get(name, [name]))}",
+            f"{name} ({'+'.join(recipe.members)}, {recipe.selection.method}): {mean:.3f} over {len(found)} draws, deviation "
+            f"{np.std(found, axis=0)[0]:.3f}, {pooled:.3f} over all folds at once ({verdict(met)}); the same model: "
+            f"{', '.join(models.get(name, [name]))}",
             flush=True,
         )
 

@@ -33,6 +33,8 @@ ASSESSMENT_VERSION = "1.0"
 _USUAL_EVENTS_PER_VARIABLE = 10
 # With fewer rows of either outcome the figure of a subgroup is chance.
 _FEWEST_OF_A_SUBGROUP = 5
+# An interval of the slope that is wider than this holds both predictions far too extreme and far too timid.
+_WIDE_SLOPE = 1.5
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,17 @@ def _discrimination(log_odds: np.ndarray, table: Table, strata: np.ndarray, seed
         return float(np.mean(values))
 
     return bootstrap(figure, table.groups, draws=draws if time is None else min(draws, 200), seed=seed)
+
+
+def slope_note(result: Performance) -> str:
+    """Return in a sentence that the calibration slope is hardly known, where that is so; otherwise nothing."""
+    slope = result.calibration_slope
+    if slope is None or (slope.lower > 0 and slope.upper - slope.lower <= _WIDE_SLOPE):
+        return ""
+    return (
+        f"The calibration slope is hardly known here ({slope.lower:.2f} to {slope.upper:.2f}): there are too few patients, or predictions differ too "
+        "little, to say whether they are too extreme."
+    )
 
 
 def column_reports(names: Sequence[str], importance: np.ndarray, nested: Nested) -> tuple[ColumnReport, ...]:

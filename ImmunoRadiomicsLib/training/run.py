@@ -44,6 +44,7 @@ from .assess import (
     events_per_variable,
     performance,
     sample_size_note,
+    slope_note,
     subgroup_reports,
 )
 from .checklists import checklists
@@ -285,7 +286,7 @@ def validate(
         f"The bundle {bundle.card.id} {bundle.card.version}, as it is, on rows that it was not fitted to.",
         int(np.unique(table.groups).size), table.labels.size, int(table.labels.sum()), variables, ratio,
         figures, (figures.discrimination.value,), None, None, None, (), (), centres,
-        (), against_reported(recipe, figures), tuple(found), subgroups,
+        (), against_reported(recipe, figures), (*found, *filter(None, [slope_note(figures)])), subgroups,
     )  # fmt: skip
     with Workspace(out) as workspace:
         workspace.check_inputs([table_path, bundle_path])
@@ -448,7 +449,7 @@ def _assess(
         centres=tuple(CentreReport(name, rows, value) for name, (rows, value) in centres.items()),
         columns=column_reports([table.columns[index] for index in model.columns], importance, nested),
         reported=against_reported(recipe, figures),
-        notes=tuple(notes),
+        notes=(*notes, *filter(None, [slope_note(figures)])),
         subgroups=subgroups,
     ), model
 
