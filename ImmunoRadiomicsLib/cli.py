@@ -495,6 +495,9 @@ def _add_settings(parser: argparse.ArgumentParser, *, criteria: bool = True) -> 
     )
     parser.add_argument("--vessels", action="store_true", help="trace the vessels around lesions in the lung too")
     parser.add_argument(
+        "--narrow-ring", action="store_true", help="read features in the 2 mm around each lesion too (ring-0-2mm)"
+    )
+    parser.add_argument(
         "--paper", choices=("A4", "letter"), default="A4", help="pages of the printed report (default: %(default)s)"
     )
     parser.add_argument(
@@ -538,6 +541,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.vessels,
         tuple(str(Path(item).resolve()) for item in options.bundle),
         options.paper,
+        options.narrow_ring,
     )
 
 

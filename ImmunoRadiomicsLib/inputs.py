@@ -47,11 +47,12 @@ def read_inputs(source: Study | Path) -> Inputs:
                 volumes[timepoint.name] = read_volume(timepoint.ct)
         except InputError as error:
             problems.extend(error.problems)
-        try:
-            if timepoint.pet is not None and (not said_missing or os.path.exists(timepoint.pet)):
-                read_volume(timepoint.pet, ct=False)
-        except InputError as error:
-            problems.extend(error.problems)
+        for beside in (timepoint.pet, timepoint.mr):
+            try:
+                if beside is not None and (not said_missing or os.path.exists(beside)):
+                    read_volume(beside, ct=False)
+            except InputError as error:
+                problems.extend(error.problems)
         file = _transform_file(timepoint)
         try:
             if file is not None and (not said_missing or os.path.exists(file)):

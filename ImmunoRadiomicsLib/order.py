@@ -30,6 +30,7 @@ class Settings:
     alignment engine, ``radiomics_engine`` what computes the features: `pyradiomics`, `own`, or `auto` for the first that is there.
     ``criteria`` are choices that the response criteria leave open, such as `sticky_pr=no`; one that is not known raises InputError.
     ``vessels`` traces the vessels around lesions in the lung too, which takes some seconds for each lesion and time point.
+    ``narrow_ring`` reads features in the 2 mm around each lesion too.
     ``bundles`` are folders of bundles that take the place of the shipped ones. ``paper`` is the size of the pages of printed reports.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     vessels: bool = False
     bundles: tuple[str, ...] = ()
     paper: PageSize = "A4"
+    narrow_ring: bool = False
 
     def __post_init__(self) -> None:
         _ = self.protocol
@@ -118,7 +120,7 @@ class Order:
                 replace(study, timepoints=()),
                 chosen,
                 to_json(settings.protocol),
-                [item.sha256 for item in presets],
+                [item.sha256 for item in (*presets, *radiomics.presets_beside().values())],
                 settings.bundles_sha256,
             ),
         )
@@ -136,7 +138,7 @@ def _files_of(timepoint: Timepoint) -> dict[str, Path]:
 
 def _hashes_of_inputs(study: Study) -> dict[str, str]:
     return {
-        f"{item.name}.{key}": image_sha256(path) if key in ("ct", "segmentation", "pet") else sha256_of(path)
+        f"{item.name}.{key}": image_sha256(path) if key in ("ct", "segmentation", "pet", "mr") else sha256_of(path)
         for item in study.timepoints
         for key, path in _files_of(item).items()
     }

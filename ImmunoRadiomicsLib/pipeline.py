@@ -49,6 +49,7 @@ from .images import (
     RegionMask,
     Segmentation,
     read_segmentation,
+    read_volume,
     segmentation_from_regions,
     write_segmentation,
     write_volume,
@@ -57,6 +58,7 @@ from .inputs import Inputs, read_inputs
 from .lesions.find import LOW_LOCAL_ALIGNMENT
 from .lesions.lung_change import lung_change
 from .lesions.names import is_organ
+from .lesions.regions import NARROW_RING_MM, RINGS_MM
 from .lesions.vessels import measure_vessels
 from .order import Order, Settings, software_packages, software_version
 from .progress import Progress, part, silent
@@ -367,6 +369,7 @@ class _Run:
             to_json(self.study.lesions),
             to_json(self.study.links),
             [(item.name, item.date, item.no_visible_lesions) for item in self.study.timepoints],
+            self.settings.narrow_ring,
         )
 
         def find(progress: Progress) -> bool:
@@ -390,6 +393,7 @@ class _Run:
             self.transforms,
             local_alignment=lambda name, place, radius_mm: self.local_maps[name].at(place, radius_mm),
             edits=self.study.links,
+            rings=(*RINGS_MM, *([NARROW_RING_MM] if self.settings.narrow_ring else [])),
             progress=part(progress, 0.0, 0.7),
         )
         changes: list[LungChange] = []
@@ -455,7 +459,9 @@ class _Run:
         return mask
 
     def _extract(self) -> None:
-        chosen = self.preset.sha256, self.lung_preset.sha256, self.settings.engine, self.settings.vessels
+        beside = self._images_beside()
+        presets = self.preset, self.lung_preset, *(radiomics.presets_beside().values() if beside else ())
+        chosen = [item.sha256 for item in presets], self.settings.engine, self.settings.vessels
         key = self._key("extract", self.hashes, *chosen)
 
         def extract(progress: Progress) -> bool:
@@ -466,9 +472,20 @@ class _Run:
                 lung_preset=self.lung_preset,
                 jobs=self.settings.jobs,
                 cache=self.workspace.cache / "radiomics",
-                progress=part(progress, 0.0, 0.8) if self.settings.vessels else progress,
+                progress=part(progress, 0.0, 0.7) if self.settings.vessels or beside else progress,
                 engine=self.settings.radiomics_engine,
             )
+            if beside:
+                self.features = radiomics.extract_beside(
+                    self.features,
+                    self.regions,
+                    self.inputs.volumes,
+                    beside,
+                    jobs=self.settings.jobs,
+                    cache=self.workspace.cache / "radiomics",
+                    progress=part(progress, 0.7, 0.8),
+                    engine=self.settings.radiomics_engine,
+                )
             if self.settings.vessels:
                 in_lung = {item.id for item in self.lesions if item.organ == "lung"}
                 around = part(progress, 0.8, 1.0)
@@ -479,6 +496,16 @@ class _Run:
             return False
 
         self._stage("extract", key, extract)
+
+    def _images_beside(self) -> dict[str, radiomics.Beside]:
+        """Read the PET and the MR of each time point that has one."""
+        return {
+            item.name: radiomics.Beside(
+                *(None if path is None else read_volume(path, ct=False) for path in (item.pet, item.mr))
+            )
+            for item in self.study.timepoints
+            if item.pet is not None or item.mr is not None
+        }
 
     def _withheld(self, delta: FeatureDelta) -> FeatureDelta:
         """Empty a change that rests on a failed alignment; flag that of a lesion where the scans do not lie well on each other."""

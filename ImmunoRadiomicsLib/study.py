@@ -59,7 +59,7 @@ def acquisition_limits() -> Mapping[str, tuple[float, float, str]]:
 
 
 # The entries of a time point that are paths.
-TIMEPOINT_FILES = ("ct", "segmentation", "pet", "transform", "start_transform")
+TIMEPOINT_FILES = ("ct", "segmentation", "pet", "mr", "transform", "start_transform")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Timepoint:
 
     ``transform`` and ``start_transform`` are files of transforms from points of the baseline to points of this time point
     (LPS, mm): what Slicer saves of the transform node that lays this time point on the baseline. The first replaces the
-    alignment, the second is where it starts.
+    alignment, the second is where it starts. ``pet`` holds SUV; it and ``mr`` lie on the CT as they say.
     """
 
     name: str
@@ -158,6 +158,7 @@ class Timepoint:
     transform: Path | None = None
     start_transform: Path | None = None
     acquisition: Acquisition | None = None
+    mr: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .geometry import (
 )
 
 RINGS_MM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0))
+NARROW_RING_MM = (0.0, 2.0)
 BORDER_MM = 2.0
 MINIMUM_VOXELS = 64
 """Below this a texture matrix of a CT region is mostly empty; 64 voxels is a cube of four, one per direction and step."""

@@ -17,7 +17,8 @@ Every published system that this project rebuilds. A recipe is a data file (`Res
 fits it to your own table, validates it by nested cross-validation, and writes a bundle with its card, report and checklists. No recipe holds weights. Reported
 figures are what the publication or the review printed: a target to compare with, never a figure of ours.
 
-`cohort` writes the table (`training.csv`); with `--vessels` it traces the vessels around lesions in the lung, and with `--perturbations N` it writes
+`cohort` writes the table (`training.csv`). Where a time point has `pet` (as SUV) or `mr` in study.yaml, the features of lesions are read there too; with
+`--narrow-ring` also those of the 2 mm around a lesion. With `--vessels` it traces the vessels around lesions in the lung, and with `--perturbations N` it writes
 `stability.csv`. `train --stability stability.csv --min-icc 0.75` leaves out features whose readings in perturbed contours do not agree. `train --harmonise
 centre` (or `scanner`, or any column) brings the measurements together by ComBat, fitted to the rows of each fold alone; `validate` applies what was fitted
 to rows of the same scanners and takes others as they are.
@@ -26,6 +27,13 @@ How figures are computed: the AUC compares pairs of rows inside an outer fold; t
 predicted log-odds with an intercept for each outer fold; both in each repeat, then averaged over the repeats. Where a table holds no signal, the slope is one of
 noise over noise and its interval is wide: read the interval. Intervals come from drawing patients. Small tables are repeated most: as often as the recipe says, and fewer times above a
 million cells in all.
+
+What a table may look like: CSV in UTF-8 (plain or gzip; commas, or semicolons or tabs with decimal commas) or Parquet, a row for each patient or lesion, with `patient`,
+a label of 0 and 1 (also yes and no, true and false), and numbers. One class, a single patient of a class, text among numbers, infinite values, two columns of one name, and a
+column of two values that tells the label of every row are refused with the place and the remedy. Left out and said: rows without a label, columns with more
+than half of their cells empty, constant columns, copies of a column. Taken and said: a single column with an AUC of 0.95 or more (was it known before the
+outcome?), patients with several rows or the same measurements under two codes (always in one fold), a column `fold` (not used). Other empty cells take the
+median of the fitting rows. Texts and known outcomes are no predictors.
 
 This page is written by `python -m ImmunoRadiomicsLib.training.listing`.
 

@@ -46,6 +46,7 @@ def test_shipped_presets_and_their_sizes() -> None:
         "ct-lesion": 14 + 12 * 93,
         "ct-lesion-fast": 14 + 2 * 93,
         "ct-lung": 107,
+        "fused-pet-ct": 107,
         "mr": 14 + 3 * 93,
         "pet-suv": 107,
     }
