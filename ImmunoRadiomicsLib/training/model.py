@@ -5,7 +5,7 @@ row without having seen it; those predictions choose the settings and recalibrat
 rows given here has no part in any of it, so the same function serves an outer fold and the final model.
 
 Where there is little to find, what inner folds say of a model is mostly chance, and worse than that: rows that look separable leave
-unseen rows that do not. So members are weighed by a rule rather than by fitted weights, and the recalibration allows that nothing was found.
+unseen rows that do not. So the weights of members are averaged over what is likely rather than fitted, and the slope is shrunk by its own uncertainty.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from .selection import Method, imputed, representatives, select, usable_columns
 
 # Beyond these quantiles of the fitting rows a value counts as the quantile: one outlier must not steer a weighted sum.
 _TAIL = 0.01
-# The slope that scores of spread one deserve on rows not seen: little where there is hardly anything to find, otherwise anything up to the
-# slopes of an AUC of 0.95. The means and deviations of the two, and the share of the first; settled on NSCLC-Radiogenomics,
-# Ramella2018, WORC-Melanoma and Hosny2018A of radMLBench, and for strong signals on scores drawn with known slopes from 0 to 3.5.
-_LITTLE, _MUCH, _SHARE_OF_LITTLE = (0.15, 0.06), (0.8, 1.0), 0.6
-_SLOPES = np.linspace(0.02, 6.0, 200)
+# The slope of scores of spread one that tell nothing: not 0, which would tie every row, but an AUC of some 0.54.
+_LEAST_SLOPE = 0.15
+_SLOPES = np.linspace(-1.0, 6.0, 281)
 _NEWTON_STEPS = 25
-# Weighted sums of columns take part beside forests and their like as far as they tell unseen rows apart; forests always do. Settled as above.
-_SHARE_OF_LINEAR, _ENOUGH_AUC, _AUC_WIDTH = 0.6, 0.52, 0.02
+# Weighted sums of columns fade beside forests and their like where they do not tell unseen rows apart. Settled, as the least slope, on
+# NSCLC-Radiogenomics, Ramella2018, WORC-Melanoma and Hosny2018A of radMLBench, and on labels made from their columns.
+_ENOUGH_AUC, _AUC_WIDTH = 0.52, 0.02
+# Held between: loose penalties have told the labels of those tables rather better than forests.
+_SHARES = np.linspace(0.2, 1.0, 5)
 _NO_SPREAD = 1e-6
 
 
@@ -278,8 +279,9 @@ def _choose(
     """Choose a setting per member, bring members to a common spread, weigh them, and recalibrate their sum, all on unseen rows.
 
     Return settings, lines (intercept and slope) and weights of the members, and the line of their sum. Members of one sort, weighted sums of
-    columns or others, have equal weights: a few hundred rows cannot tell which deserves more. Where there are both, weighted sums have
-    most of the say if they tell unseen rows apart, and fade where they do not: a forest's mean of many trees goes less far astray.
+    columns or others, have equal weights: a few hundred rows cannot tell which deserves more. Where there are both, the share of weighted sums
+    is its mean over all shares, each as likely as it makes the labels of unseen rows; and they fade where they do not tell these apart, as a
+    forest's mean of many trees goes less far astray.
     """
     chosen, lines, brought = [], [], []
     for kind in plan.members:
@@ -293,14 +295,16 @@ def _choose(
         brought.append(line[0] + line[1] * scores[best])
     linear = np.array([LEARNERS[kind].linear for kind in plan.members])
     weights = np.zeros(linear.size)
+    sums = []
     for sort in (True, False):
         same = linear == sort
-        together = np.sum(np.array(brought)[same], axis=0)
-        weights[same] = 1 / max(float(np.std(together)), _NO_SPREAD) if same.any() else 0.0
-        if sort and 0 < same.sum() < same.size:
-            told = auc(together, labels)
-            share = _SHARE_OF_LINEAR * float(probability(np.array((told - _ENOUGH_AUC) / _AUC_WIDTH)))
-            weights[same] *= share / (1 - share)
+        if same.any():
+            together = np.sum(np.array(brought)[same], axis=0)
+            weights[same] = 1 / max(float(np.std(together)), _NO_SPREAD)
+            sums.append(weights[same][0] * together)
+    if len(sums) > 1:
+        share = _share_of_linear(sums[0], sums[1], labels)
+        weights *= np.where(linear, share, 1 - share)
     total = weights @ np.array(brought)
     spread = max(float(total.std()), _NO_SPREAD)
     intercept, slope = recalibrate((total - total.mean()) / spread, labels)
@@ -312,13 +316,21 @@ def _choose(
     )
 
 
+def _share_of_linear(linear: np.ndarray, other: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of weighted sums in a blend of unseen scores of spread one."""
+    losses = np.array([_unseen_loss(share * linear + (1 - share) * other, labels) for share in _SHARES])
+    likely = np.exp(losses.min() - losses)
+    told = float(probability(np.array((auc(linear, labels) - _ENOUGH_AUC) / _AUC_WIDTH)))
+    return float(likely @ _SHARES / likely.sum()) * told
+
+
 def _unseen_loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the loss of scores with the best slope that does not turn them around."""
     spread = float(scores.std())
     if spread <= _NO_SPREAD:
         return float("inf")
-    standard = (scores - scores.mean()) / spread
-    intercept, slope = recalibrate(standard, labels)
-    return float(_loss(intercept + slope * standard, labels).sum())
+    losses, _ = _losses_of_slopes((scores - scores.mean()) / spread, labels)
+    return float(losses[_SLOPES >= 0].min())
 
 
 def _loss(log_odds: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -326,11 +338,27 @@ def _loss(log_odds: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def recalibrate(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return intercept and slope of the logistic regression of labels on scores of spread one.
+    """Return intercept and slope of the logistic regression of labels on scores of spread one, the slope shrunk.
 
-    The slope is its posterior mean under a prior of two parts: that the scores tell little, or a good deal. Without strong evidence it stays near the
-    first, whatever chance has put into these rows; it is never 0, which would tie every row, nor negative, which would turn a model around.
+    A slope b with the standard error s that is found on some rows is too steep for others: it is taken by 1 - s^2 / b^2, the heuristic
+    shrinkage for one coefficient (J. van Houwelingen, S. le Cessie, doi:10.1002/sim.4780091109). It does not fall below a least slope,
+    which would turn a model around or tie every row.
     """
+    losses, intercepts = _losses_of_slopes(scores, labels)
+    best = int(np.argmin(losses))
+    found = float(_SLOPES[best])
+    slope = _LEAST_SLOPE
+    if found > 0:
+        expected = probability(intercepts[best] + found * scores)
+        weight = expected * (1 - expected)
+        middle = float(weight @ scores / weight.sum())
+        variance = 1 / max(float(weight @ (scores - middle) ** 2), 1e-6)
+        slope = max(found - variance / found, _LEAST_SLOPE)
+    return float(np.interp(slope, _SLOPES, intercepts)), slope
+
+
+def _losses_of_slopes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of the slopes the loss with the intercept that suits it, and that intercept."""
     share = np.clip(labels.mean(), 0.5 / labels.size, 1 - 0.5 / labels.size)
     intercepts = np.full(_SLOPES.size, np.log(share / (1 - share)))
     for _ in range(_NEWTON_STEPS):
@@ -339,9 +367,4 @@ def recalibrate(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         intercepts = intercepts - np.clip(step, -2, 2)
         if np.abs(step).max() < 1e-9:
             break
-    loss = _loss(intercepts[:, None] + _SLOPES[:, None] * scores, labels).sum(axis=1)
-    parts = [np.exp(-0.5 * ((_SLOPES - mean) / deviation) ** 2) for mean, deviation in (_LITTLE, _MUCH)]
-    little, much = (item / item.sum() for item in parts)
-    weights = np.exp(loss.min() - loss) * (_SHARE_OF_LITTLE * little + (1 - _SHARE_OF_LITTLE) * much)
-    slope = float(weights @ _SLOPES / weights.sum())
-    return float(np.interp(slope, _SLOPES, intercepts)), slope
+    return _loss(intercepts[:, None] + _SLOPES[:, None] * scores, labels).sum(axis=1), intercepts
