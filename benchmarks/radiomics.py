@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -165,11 +166,15 @@ def run_ours(folder: Path, jobs: int, engine: str) -> None:
     from ImmunoRadiomicsLib.images import RegionMask
     from ImmunoRadiomicsLib.radiomics import extract, load_preset
 
-    images = {path.stem: sitk.ReadImage(path) for path in sorted(folder.glob("*.nrrd")) if "-" not in path.stem}
-    regions = [
-        RegionMask.from_array(*path.stem.split("-"), sitk.GetArrayFromImage(sitk.ReadImage(path)) != 0)
-        for path in sorted(folder.glob("*-*-*.nrrd"))
-    ]
+    def region_of(path: Path) -> RegionMask:
+        label = sitk.ReadImage(path)
+        return RegionMask.from_array(*path.stem.split("-"), sitk.GetArrayViewFromImage(label) != 0)
+
+    scans = [path for path in sorted(folder.glob("*.nrrd")) if "-" not in path.stem]
+    # Files are read by as many threads as there are processes afterwards: reading is part of what is timed.
+    with ThreadPoolExecutor(jobs) as pool:
+        images = dict(zip((path.stem for path in scans), pool.map(sitk.ReadImage, scans), strict=True))
+        regions = list(pool.map(region_of, sorted(folder.glob("*-*-*.nrrd"))))
     preset = load_preset(folder / "parameters.yaml")
     json.dump([item.values for item in extract(images, regions, preset, jobs=jobs, engine=engine)], sys.stdout)
 

@@ -173,7 +173,7 @@ def test_cache_computes_nothing_twice(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise AssertionError("nothing is left to compute")
 
-    monkeypatch.setattr("ImmunoRadiomicsLib.radiomics.extraction.measure", fail)
+    monkeypatch.setattr("ImmunoRadiomicsLib.radiomics.workers.measure", fail)
     assert extract(volumes, regions, FAST, cache=tmp_path) == first
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import signal
 
 from .grid import PEAK_RADIUS_MM, Region, discretise
 from .settings import Discretisation
@@ -68,6 +67,9 @@ def _sphere_means(region: Region) -> np.ndarray:
 
     It is right at the voxels of the region: the box holds whatever is within the radius of them, as far as the image goes.
     """
+    # Half of what a process needs to start would be the import of this package, which nothing else of the engine uses.
+    from scipy import signal
+
     squared = np.zeros((1, 1, 1))
     for axis, length in enumerate(region.spacing_zyx):
         reach = int(PEAK_RADIUS_MM / length)
