@@ -9,6 +9,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("skops")
 
 from ImmunoRadiomicsLib.classifiers.trained import probability, score
+from ImmunoRadiomicsLib.training import Table
+from ImmunoRadiomicsLib.training.assess import performance, slope_note
 from ImmunoRadiomicsLib.training.folds import fold_count, fold_numbers
 from ImmunoRadiomicsLib.training.harmonisation import fit_correction
 from ImmunoRadiomicsLib.training.learners import martingale_residuals
@@ -93,6 +95,18 @@ def test_recalibration_stays_small_without_evidence_alone(signal: float, low: fl
         found.append(slope)
         assert probability(intercept + slope * standard).mean() == pytest.approx(labels.mean(), abs=0.005)
     assert low < np.mean(found) < high
+
+
+@pytest.mark.parametrize(("rows", "signal", "said"), [(400, 1.0, ""), (60, 0.1, "hardly known")])
+def test_a_slope_that_nothing_tells_is_said(rows: int, signal: float, said: str) -> None:
+    rng = np.random.default_rng(4)
+    scores = signal * rng.normal(size=rows)
+    labels = (rng.random(rows) < probability(scores)).astype(int)
+    patients = tuple(map(str, range(rows)))
+    table = Table("", "", "label", patients, (), (), np.arange(rows), labels, None, ("a",), scores[:, None], ())
+    note = slope_note(performance(scores[None], table, np.zeros((1, rows), dtype=int), draws=60))
+    assert said in note
+    assert bool(said) == bool(note)
 
 
 def test_linear_members_fade_where_they_tell_nothing() -> None:
