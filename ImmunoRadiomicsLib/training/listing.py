@@ -80,8 +80,9 @@ def recipes_page() -> str:
     )
     return (
         f"{_INTRODUCTION}{rows}\nFeature families by the image biomarker standard:\n\n| Class of pyradiomics | Family |\n|---|---|\n{families}\n"
-        "Features that were not read from the CT begin with `suv_` (PET), `mr_` (MRI) or `fused_` (fused PET-CT).\n"
-        + details
+        "Features that were not read from the CT begin with `suv_` (PET), `mr_` (MRI) or `fused_` (fused PET-CT). Columns of your own named in the same way, "
+        "such as `baseline.core.collage_Entropy`, count as features of the recipe `default`. Gradient entropy (CoLlAGe) is not computed here: its package "
+        "collageradiomics has had no release since September 2022.\n" + details
     )
 
 
