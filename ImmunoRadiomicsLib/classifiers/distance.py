@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2, rankdata
+from scipy.special import chdtrc
 
 # A normal distribution has this standard deviation per median absolute deviation.
 _SD_PER_MAD = 1.4826
@@ -30,6 +30,8 @@ def robust_location_scatter(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     equal. Correlations: 2 sin(pi/6 * Spearman's rho), the correlation of a normal distribution with that rank
     correlation; eigenvalues are kept above 1e-3.
     """
+    from scipy.stats import rankdata  # takes as long to load as a small patient's features, and most runs do without
+
     centre = np.median(x, axis=0)
     scales = _SD_PER_MAD * np.median(np.abs(x - centre), axis=0)
     scales = np.where(scales > 0, scales, x.std(axis=0, ddof=1))
@@ -48,7 +50,7 @@ def share_farther_out(x: Sequence[float], location: Sequence[float], scatter: Se
     """
     offset = np.asarray(x, dtype=float) - np.asarray(location, dtype=float)
     squared = float(offset @ np.linalg.solve(np.asarray(scatter, dtype=float), offset))
-    return float(chi2.sf(squared, df=len(offset)))
+    return float(chdtrc(len(offset), squared))
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import whole_file
 from ..report.tables import FEATURE_COLUMNS
-from ..training.harmonisation import Harmonised, harmonise
 from .listing import Cohort
 from .tables import PatientResult
+
+if TYPE_CHECKING:
+    from ..training.harmonisation import Harmonised
 
 Batch = Literal["centre", "scanner"]
 HARMONISED_FILE = "features_harmonised.csv"
@@ -100,6 +102,8 @@ def harmonise_features(cohort: Cohort, finished: Sequence[PatientResult], by: Ba
     Lesions and lungs are harmonised apart; a row is a lesion (or the lungs) at a time point, and what one scanner does to a feature is taken to be
     the same at every time point. Rows without a batch, and of batches with too few rows, stay as they were.
     """
+    from ..training.harmonisation import harmonise  # with it comes all of training, and most runs do without
+
     column = _column(cohort, by)
     batches = {item.patient.patient: _batches_of(item, by, column) for item in finished}
     parts = {"lesions": _Long(), "lungs": _Long()}

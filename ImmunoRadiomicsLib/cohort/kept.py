@@ -18,11 +18,15 @@ KEPT_FILE = "done.json"
 FileStamp = tuple[str, int, int]
 
 
-def key_of(patient: CohortPatient, settings: Settings, presets: list[str], perturbations: int) -> str:
-    """Name what a patient's result depends on beside its files; ``presets`` are the hashes of the extraction presets."""
+def settings_key(settings: Settings, presets: list[str], perturbations: int) -> str:
+    """Name what the results of all patients of a run depend on; ``presets`` are the hashes of the extraction presets."""
     chosen = {key: value for key, value in asdict(settings).items() if key != "jobs"}
-    bundles = settings.bundles_sha256
-    return fingerprint(code_fingerprint(), patient.patient, patient.facts, chosen, presets, bundles, perturbations)
+    return fingerprint(code_fingerprint(), chosen, presets, settings.bundles_sha256, perturbations)
+
+
+def key_of(patient: CohortPatient, shared: str) -> str:
+    """Name what a patient's result depends on beside its files; ``shared`` is that of the run (see ``settings_key``)."""
+    return fingerprint(shared, patient.patient, patient.facts)
 
 
 def stamps_of(source: Path) -> list[FileStamp]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..order import Settings
 from ..progress import Progress, silent
 from ..workspace import code_fingerprint, lock
 from .harmonised import HARMONISED_FILE, Batch, check_batch, harmonise_features
-from .kept import is_kept, key_of
+from .kept import is_kept, key_of, settings_key
 from .listing import Cohort, read_cohort
 from .memory import available_bytes, needed_bytes
 from .page import write_page
@@ -109,21 +110,22 @@ def run(
         pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome]
         if client is None:
             # With fewer patients than processes, those left over share the extraction of the patients.
-            share = max(1, jobs // max(1, len(open_tasks)))
-            open_tasks = [replace(task, settings=replace(task.settings, jobs=share)) for task in open_tasks]
+            shared = replace(settings, jobs=max(1, jobs // max(1, len(open_tasks))))
+            open_tasks = [replace(task, settings=shared) for task in open_tasks]
             pool = LocalPool(jobs, _memory_of if jobs > 1 else None, available_bytes())
         else:
             pool = DaskPool(client)
+        tally = _Tally(len(tasks), taken_over)
         for outcome in _outcomes(pool, open_tasks):
             outcomes[outcome.patient] = outcome
-            progress(0.98 * len(outcomes) / len(tasks), f"cohort: {_line(outcome, outcomes, len(tasks))}")
+            progress(0.98 * len(outcomes) / len(tasks), f"cohort: {tally.line(outcome)}")
         notes = []
         if isinstance(pool, LocalPool) and pool.waited:
             notes.append(f"The memory did not suffice for {jobs} of the largest patients at once: some had to wait.")
         progress(0.98, "tables: joining the patients")
         finished = write_tables(cohort, outcomes, out)
         try:
-            write_parquet(out / "features.parquet", finished)
+            write_parquet(out / "features.csv", out / "features.parquet")
         except ImportError:
             notes.append(
                 "features.parquet was not written: pip install 'immunoradiomics[cohort]' brings what it needs."
@@ -149,14 +151,14 @@ def run(
 
 def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int, *, remote: bool = False) -> list[Task]:
     presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
-    code = code_fingerprint()
+    code, shared = code_fingerprint(), settings_key(settings, presets, perturbations)
     return [
         Task(
             patient,
             out / "patients" / patient.folder,
             settings,
             perturbations,
-            key_of(patient, settings, presets, perturbations),
+            key_of(patient, shared),
             # Processes here run what the driver runs; those elsewhere may have another version installed.
             code if remote else "",
         )
@@ -186,14 +188,27 @@ def _outcomes(pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome], tasks: l
         yield result
 
 
-def _line(outcome: Outcome, outcomes: dict[str, Outcome], total: int) -> str:
-    failed = sum(item.status == "failed" for item in outcomes.values())
-    what = (
-        f"done in {outcome.seconds:.0f} s"
-        if outcome.status == "done"
-        else f"failed at {outcome.stage}: {outcome.reason}"
-    )
-    return f"{outcome.patient} {what} | {len(outcomes) - failed} done, {failed} failed, {total - len(outcomes)} left"
+class _Tally:
+    """How far a run is: done, failed, left, and how many patients end in an hour."""
+
+    def __init__(self, total: int, taken_over: int):
+        self._total, self._done, self._failed = total, taken_over, 0
+        self._ended, self._started = 0, time.monotonic()
+
+    def line(self, outcome: Outcome) -> str:
+        """Count a patient that has ended, and say how it and the cohort are."""
+        self._ended += 1
+        if outcome.status == "done":
+            self._done += 1
+            what = f"done in {outcome.seconds:.0f} s"
+        else:
+            self._failed += 1
+            what = f"failed at {outcome.stage}: {outcome.reason}"
+        left = self._total - self._done - self._failed
+        rate = 3600 * self._ended / max(time.monotonic() - self._started, 1e-3)
+        return (
+            f"{outcome.patient} {what} | {self._done} done, {self._failed} failed, {left} left, {rate:.0f} patients/h"
+        )
 
 
 class _Held:

@@ -6,7 +6,6 @@ Nothing of a patient is held longer than it takes to write its rows, but for a s
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ _FLAG_FACTS = ("probability", "lower", "upper", "level", "applicability")
 _QUALITY_COLUMNS = ("patient", *ScanSummary.__slots__, "warnings")
 # Readers of Parquet skip whole groups of rows: few and large ones are read fastest.
 _ROWS_OF_A_GROUP = 200_000
+_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ def _write_joined(name: str, columns: Sequence[str], finished: Sequence[PatientR
     with whole_file(path) as temporary, temporary.open("wb") as stream:
         stream.write(header)
         for item in finished:
-            with item.table(name).open("rb") as source:
+            with open(item.table(name), "rb", buffering=0) as source:
                 source.seek(len(header))
-                shutil.copyfileobj(source, stream, 1 << 20)
+                while some := source.read(1 << 20):
+                    stream.write(some)
 
 
 def _patients(
@@ -157,23 +158,35 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
     scanners = {item.patient.patient: _scanner_of_baseline(item) for item in finished}
     told = any(scanners.values()) and not any(name.lower() == "scanner" for name in cohort.extra_columns)
     names: set[str] = set()
+    # Most patients have the same columns: what is found out about a header is kept.
+    seen: set[str] = set()
     for item in finished:
         with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as stream:
-            names.update(next(csv.reader(stream))[1:])
+            header = stream.readline()
+        if header not in seen:
+            seen.add(header)
+            names.update(next(csv.reader([header]))[1:])
     # The columns must not depend on which patient came first.
     features = sorted(names)
+    places: dict[str, list[int]] = {}
+
+    def places_of(header: str) -> list[int]:
+        """Where each column stands in the rows under a header; those that are not there stand after the last."""
+        if header not in places:
+            own = next(csv.reader([header]))
+            found = {name: place for place, name in enumerate(own)}
+            places[header] = [found.get(name, len(own)) for name in features]
+        return places[header]
 
     def rows() -> Iterator[list[str]]:
         for item in finished:
             listed = _listed(cohort, item.patient, facts_first=False)
             listed += [scanners[item.patient.patient]] if told else []
             with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as stream:
-                reader = csv.reader(stream)
-                own = {name: place for place, name in enumerate(next(reader))}
-                places = [own.get(name) for name in features]
-                for row in reader:
-                    cells = ["" if place is None else row[place] for place in places]
-                    yield [item.patient.patient, row[0], *listed, *cells]
+                wanted = places_of(stream.readline())
+                for row in csv.reader(stream):
+                    row.append("")
+                    yield [item.patient.patient, row[0], *listed, *map(row.__getitem__, wanted)]
 
     columns = ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
     _write(path, (*columns, *features), rows())
@@ -183,8 +196,8 @@ def _scanner_of_baseline(item: PatientResult) -> str:
     return next((scan.scanner for scan in item.summary.scans if scan.day == 0), "")
 
 
-def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:
-    """Write all features as one Parquet table.
+def write_parquet(features: Path, path: Path) -> None:
+    """Write features.csv of all patients as one Parquet table.
 
     Raises
     ------
@@ -198,14 +211,16 @@ def write_parquet(path: Path, finished: Sequence[PatientResult]) -> None:
     types = {name: pyarrow.float64() if name == "value" else pyarrow.string() for name in FEATURE_COLUMNS}
     as_typed = arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
     # The driver needs no second thread: the cores belong to the workers.
-    alone = arrow_csv.ReadOptions(use_threads=False)
+    alone = arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)
+    quoted = arrow_csv.ParseOptions(newlines_in_values=True)
     with whole_file(path) as temporary, ExitStack() as stack:
+        reader = stack.enter_context(arrow_csv.open_csv(features, alone, quoted, as_typed))
         writer = stack.enter_context(parquet.ParquetWriter(temporary, pyarrow.schema(types.items())))
-        waiting: list[pyarrow.Table] = []
-        for item in finished:
-            waiting.append(arrow_csv.read_csv(item.table("features"), alone, convert_options=as_typed))
-            if sum(len(table) for table in waiting) >= _ROWS_OF_A_GROUP:
-                writer.write_table(pyarrow.concat_tables(waiting).combine_chunks())
+        waiting: list[pyarrow.RecordBatch] = []
+        for batch in reader:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _ROWS_OF_A_GROUP:
+                writer.write_table(pyarrow.Table.from_batches(waiting).combine_chunks())
                 waiting.clear()
         if waiting:
-            writer.write_table(pyarrow.concat_tables(waiting).combine_chunks())
+            writer.write_table(pyarrow.Table.from_batches(waiting).combine_chunks())

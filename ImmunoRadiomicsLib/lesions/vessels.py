@@ -21,7 +21,6 @@ from scipy.interpolate import splev, splprep
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
-from scipy.stats import kurtosis, skew
 
 from ..analysis import Features
 from ..errors import InputError
@@ -87,6 +86,11 @@ def vessel_features(vessels: Vessels) -> dict[str, float | None]:
 
     Length in mm, volume in ml, radius in mm, curvature per mm, turning in radians per mm.
     """
+    from scipy.stats import (  # takes as long to load as a small patient's features, and most runs do without
+        kurtosis,
+        skew,
+    )
+
     branches = vessels.branches
     values: dict[str, float | None] = {
         "vessels_Branches": float(len(branches)),

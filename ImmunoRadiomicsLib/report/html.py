@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -33,6 +34,7 @@ from .figures import KeyImage, Panel
 from .measures import RESPONSE_AXIS, change_percent, days, reference_observation, response_size_mm
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 MISSING = "–"
@@ -136,21 +138,9 @@ class LungMap:
     rows: tuple[tuple[str, LungChange | None, LungChange | None], ...]
 
 
-def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
-    """Return the page as text.
-
-    Parameters
-    ----------
-    analysis
-        The whole result of one patient.
-    images
-        Pictures from ``key_images``; none is needed for a valid page.
-
-    Raises
-    ------
-    MissingDependencyError
-        If jinja2 is not installed.
-    """
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    """Return the page's template, which takes half a second to compile: once for all patients of a process."""
     try:
         import jinja2
     except ImportError as error:
@@ -174,9 +164,26 @@ def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
         data_uri=data_uri,
         css_string=css_string,
     )
+    return environment.get_template("report.html.jinja")
+
+
+def render_report(analysis: Analysis, images: Sequence[KeyImage]) -> str:
+    """Return the page as text.
+
+    Parameters
+    ----------
+    analysis
+        The whole result of one patient.
+    images
+        Pictures from ``key_images``; none is needed for a valid page.
+
+    Raises
+    ------
+    MissingDependencyError
+        If jinja2 is not installed.
+    """
     notes: list[str] = []
-    template = environment.get_template("report.html.jinja")
-    return template.render(
+    return _template().render(
         a=analysis,
         days={item.name: item for item in analysis.timepoints},
         pending=pending_visit(analysis),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,7 +95,8 @@ class Pages:
             if getattr(item, "style", None) in titles:
                 story.append(CondPageBreak(_ROOM_UNDER_TITLE))
             story.append(item)
-        document.build(story, canvasmaker=_numbered_canvas())
+        with _binary_streams():
+            document.build(story, canvasmaker=_numbered_canvas())
         with whole_file(path) as temporary:
             temporary.write_bytes(stream.getvalue())
 
@@ -189,6 +191,19 @@ class Pages:
         )
         made.setStyle([("BOX", (0, 0), (-1, -1), 1.2, _grey(INK)), ("BACKGROUND", (0, 0), (-1, -1), _grey(_BAND))])
         return made
+
+
+@contextlib.contextmanager
+def _binary_streams() -> Iterator[None]:
+    """Let reportlab write compressed pages and pictures as they are: as text (ASCII85) they take a second and a quarter more room."""
+    from reportlab import rl_config
+
+    before = rl_config.useA85
+    rl_config.useA85 = 0
+    try:
+        yield
+    finally:
+        rl_config.useA85 = before
 
 
 def _numbered_canvas() -> Any:
