@@ -8,6 +8,7 @@ given, they are kept there instead, for as long as whoever gave it wants.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from .resources import PACKAGE
 RESULT_FILE = "analysis.json"
 STAGE_FILE = "stage.json"
 PROVENANCE_FILE = "provenance.json"
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _OWN_FILES = (RESULT_FILE, STAGE_FILE, PROVENANCE_FILE)
 
 
@@ -193,7 +195,10 @@ def _take_name(unfinished: Path, folder: Path) -> None:
 
 
 def lock(stream: TextIO) -> bool:
-    """Lock an open file until it is closed or the process ends; return False if another process holds it."""
+    """Lock an open file until it is closed or the process ends; return False if another process holds it.
+
+    On a file system that has no locks nobody can be told apart, and all are let in.
+    """
     try:
         import fcntl
     except ImportError:
@@ -206,8 +211,8 @@ def lock(stream: TextIO) -> bool:
         return True
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _NO_LOCKS
     return True
 
 

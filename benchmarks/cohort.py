@@ -1,7 +1,7 @@
 """What the machinery of a cohort costs and withstands: overhead, workers that share the work, and processes that are killed.
 
     python benchmarks/cohort.py overhead [--patients 5000] [--milliseconds 200] [--workers 2]
-    python benchmarks/cohort.py workers COHORT.csv --out DIR [--quick] [--dask]
+    python benchmarks/cohort.py workers COHORT.csv --out DIR [--quick] [--which one two dask] [--against RUN]
     python benchmarks/cohort.py kills COHORT.csv --out DIR --undisturbed RUN [--quick] [--workers-killed 20] [--drivers-killed 5]
 
 `overhead` runs a whole cohort in which a patient takes a known time: it copies a result that was made before and sleeps for the rest, so
@@ -195,16 +195,16 @@ def compare(name: str, first: dict[str, str], other: dict[str, str]) -> None:
 def compare_workers(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     settings = chosen_settings(options)
-    runs = [("two workers", {"jobs": 2}), ("one worker", {"jobs": 1})]
     seconds: dict[str, float] = {}
     tables: dict[str, dict[str, str]] = {}
 
     def measure(name: str, how: dict[str, object]) -> None:
         out = options.out / name.replace(" ", "-")
-        shutil.rmtree(out, ignore_errors=True)
+        if not options.resume:
+            shutil.rmtree(out, ignore_errors=True)
         with watched() as memory:
             started, cpu = time.perf_counter(), os.times()
-            result = run_cohort(options.cohort, out, settings=settings, **how)  # type: ignore[arg-type]
+            result = run_cohort(options.cohort, out, settings=settings, resume=options.resume, **how)  # type: ignore[arg-type]
             seconds[name] = time.perf_counter() - started
         worked = os.times().children_user - cpu.children_user
         early, late = memory.halves()
@@ -216,12 +216,13 @@ def compare_workers(options: argparse.Namespace) -> None:
             flush=True,
         )
 
-    for name, how in runs:
-        measure(name, how)
-    share = seconds["two workers"] / seconds["one worker"]
-    print(f"two workers take {share:.2f} of the time of one (demanded: at most 0.6: {verdict(share <= 0.6)})")
-    compare("two workers against one", tables["one worker"], tables["two workers"])
-    if options.dask:
+    local = {"two": ("two workers", 2), "one": ("one worker", 1)}
+    for name, jobs in (local[key] for key in ("two", "one") if key in options.which):
+        measure(name, {"jobs": jobs})
+    if {"one", "two"} <= set(options.which) and not options.resume:
+        share = seconds["two workers"] / seconds["one worker"]
+        print(f"two workers take {share:.2f} of the time of one (demanded: at most 0.6: {verdict(share <= 0.6)})")
+    if "dask" in options.which:
         from distributed import Client, LocalCluster
 
         with (
@@ -229,7 +230,11 @@ def compare_workers(options: argparse.Namespace) -> None:
             Client(cluster) as client,
         ):
             measure("two Dask workers", {"client": client})
-        compare("two Dask workers against one", tables["one worker"], tables["two Dask workers"])
+    first, *others = tables
+    for name in others:
+        compare(f"{name} against {first}", tables[first], tables[name])
+    if options.against is not None:
+        compare(f"{first} against {options.against}", tables_of(options.against), tables[first])
 
 
 def chosen_settings(options: argparse.Namespace) -> Settings:
@@ -296,7 +301,15 @@ def main() -> None:
     overhead.add_argument("--scratch", type=Path, help="where the made-up cohort lies for the time of the run")
     overhead.set_defaults(run=measure_overhead)
     workers = commands.add_parser("workers")
-    workers.add_argument("--dask", action="store_true", help="a Dask cluster on loopback as well")
+    workers.add_argument(
+        "--which",
+        nargs="+",
+        choices=("one", "two", "dask"),
+        default=("two", "one"),
+        help="one or two processes here, two workers of a Dask cluster on loopback",
+    )
+    workers.add_argument("--resume", action="store_true", help="go on with runs that were stopped; no time is compared")
+    workers.add_argument("--against", type=Path, help="an earlier run of the same list to compare the tables with")
     workers.set_defaults(run=compare_workers)
     kills = commands.add_parser("kills")
     kills.add_argument(

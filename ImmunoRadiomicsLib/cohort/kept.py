@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .listing import CohortPatient
 
 KEPT_FILE = "done.json"
 
-# Path, size in bytes, time of the last change in ns.
+# Path from the study's folder, size in bytes, time of the last change in ns.
 FileStamp = tuple[str, int, int]
 
 
@@ -37,7 +38,7 @@ def stamps_of(source: Path) -> list[FileStamp]:
         study, _ = parse_study(source)
         named = (getattr(item, key) for item in (study.timepoints if study else ()) for key in TIMEPOINT_FILES)
         files = [source, *(path for path in named if path is not None)]
-    return [stamp for path in files if (stamp := _stamp(path)) is not None]
+    return [stamp for path in files if (stamp := _stamp(path, source)) is not None]
 
 
 def keep(folder: Path, key: str, stamps: list[FileStamp]) -> None:
@@ -54,14 +55,16 @@ def is_kept(folder: Path, source: Path, key: str) -> bool:
         stamps = [tuple(item) for item in kept["files"]]
         if source.is_dir():
             return stamps == stamps_of(source)
-        return bool(stamps) and all(_stamp(Path(item[0])) == item for item in stamps)
+        return bool(stamps) and all(_stamp(source.parent / item[0], source) == item for item in stamps)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return False
 
 
-def _stamp(path: Path) -> FileStamp | None:
+def _stamp(path: Path, source: Path) -> FileStamp | None:
+    # Another machine may see the images under another path.
+    folder = source if source.is_dir() else source.parent
     try:
         seen = path.stat()
     except OSError:
         return None
-    return str(path), seen.st_size, seen.st_mtime_ns
+    return os.path.relpath(path, folder), seen.st_size, seen.st_mtime_ns

@@ -100,19 +100,20 @@ class LocalPool(Generic[Item, Result]):
         self.jobs = jobs
         self.waited = False
         self._needs, self._memory_bytes = needs, memory_bytes
+        self._waiting: deque[_Attempt[Item]] = deque()
         self._context = multiprocessing.get_context("spawn")
 
     def results(
         self, work: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[tuple[Item, Result | WorkerDiedError]]:
-        """Yield every item with what the work returned, in the order in which they end."""
-        waiting = deque(_Attempt(item) for item in items)
+        """Yield every item with what the work returned, in the order in which they end; ``add`` may be called meanwhile."""
+        waiting = self._waiting = deque(_Attempt(item) for item in items)
         workers: list[_Worker[Item, Result]] = []
         pace = _Pace()
         try:
-            for _ in range(min(self.jobs, len(waiting))):
-                workers.append(_Worker(self._context, work))
             while waiting or any(worker.busy for worker in workers):
+                while len(workers) < min(self.jobs, len(waiting) + sum(worker.busy for worker in workers)):
+                    workers.append(_Worker(self._context, work))
                 self._hand_out(waiting, workers, pace)
                 for worker in _ready(workers):
                     given = worker.given
@@ -134,6 +135,10 @@ class LocalPool(Generic[Item, Result]):
             # What they had to do is done, or not wanted any more.
             for worker in workers:
                 worker.end()
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Put items before those that wait, while results are being taken."""
+        self._waiting.extendleft(_Attempt(item) for item in reversed(items))
 
     def _hand_out(self, waiting: deque[_Attempt[Item]], workers: Sequence[_Worker[Item, Result]], pace: _Pace) -> None:
         for worker in workers:
@@ -256,6 +261,7 @@ class DaskPool(Generic[Item, Result]):
 
     def __init__(self, client: Any):
         self.client = client
+        self._waiting: deque[_Attempt[Item]] = deque()
 
     @classmethod
     def connect(cls, address: str) -> DaskPool[Item, Result]:
@@ -285,10 +291,10 @@ class DaskPool(Generic[Item, Result]):
     def results(
         self, work: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[tuple[Item, Result | WorkerDiedError]]:
-        """Yield every item with what the work returned, in the order in which they end."""
+        """Yield every item with what the work returned, in the order in which they end; ``add`` may be called meanwhile."""
         from distributed import KilledWorker, as_completed
 
-        waiting = deque(_Attempt(item) for item in items)
+        waiting = self._waiting = deque(_Attempt(item) for item in items)
         flying: dict[Any, list[_Attempt[Item]]] = {}
         running = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
         pace, window = _Pace(), _Window(self.client)
@@ -304,7 +310,8 @@ class DaskPool(Generic[Item, Result]):
 
         try:
             submit()
-            for future, answer in running:
+            while flying:
+                future, answer = next(running)
                 given = flying.pop(future)
                 if future.status == "finished":
                     results, seconds = answer
@@ -313,6 +320,7 @@ class DaskPool(Generic[Item, Result]):
                     waiting.extendleft(reversed(given[len(results) :]))
                     submit()
                     yield from ((attempt.item, result) for attempt, result in zip(given, results, strict=False))
+                    submit()
                     continue
                 error = answer[1] if isinstance(answer, tuple) else answer
                 if future.status != "error":
@@ -331,6 +339,10 @@ class DaskPool(Generic[Item, Result]):
         finally:
             if flying:
                 self.client.cancel(list(flying), force=True)
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Put items before those that wait, while results are being taken."""
+        self._waiting.extendleft(_Attempt(item) for item in reversed(items))
 
 
 class _Window:

@@ -111,9 +111,10 @@ def run(
         if client is None:
             # With fewer patients than processes, those left over share the extraction of the patients.
             shared = replace(settings, jobs=max(1, jobs // max(1, len(open_tasks))))
-            open_tasks = [replace(task, settings=shared) for task in open_tasks]
+            open_tasks = [replace(task, settings=shared, divisible=jobs > 1) for task in open_tasks]
             pool = LocalPool(jobs, _memory_of if jobs > 1 else None, available_bytes())
         else:
+            open_tasks = [replace(task, divisible=True) for task in open_tasks]
             pool = DaskPool(client)
         tally = _Tally(len(tasks), taken_over)
         for outcome in _outcomes(pool, open_tasks):
@@ -177,15 +178,31 @@ def _memory_of(task: Task) -> int:
 
 
 def _outcomes(pool: LocalPool[Task, Outcome] | DaskPool[Task, Outcome], tasks: list[Task]) -> Iterator[Outcome]:
-    for task, result in pool.results(run_patient, tasks):
-        if isinstance(result, WorkerDiedError):
+    """Yield how each patient ended; a large one is done in parts first, which other workers may do at the same time."""
+    parts: dict[str, int] = {}
+    for task, answer in pool.results(run_patient, tasks):
+        name = task.patient.patient
+        if isinstance(answer, WorkerDiedError):
             task.folder.mkdir(parents=True, exist_ok=True)
             write_text(task.folder / FAILURE_FILE, f"worker: {_DIED}\n")
-            yield Outcome(task.patient.patient, "failed", "worker", _DIED)
-            continue
+            result = Outcome(name, "failed", "worker", _DIED)
+        else:
+            result = answer
         if result.errno in _NO_USE:
             raise OSError(result.errno, os.strerror(result.errno), str(task.folder))
-        yield result
+        if not task.followup:
+            parts[name] = len(result.followups)
+        elif parts[name]:
+            parts[name] -= 1
+        else:
+            continue  # another part has failed before, and the patient with it
+        if result.status != "open":
+            parts[name] = 0
+            yield result
+        elif result.followups:
+            pool.add([replace(task, divisible=False, followup=followup) for followup in result.followups])
+        elif not parts[name]:
+            pool.add([replace(task, divisible=False, followup="")])
 
 
 class _Tally:

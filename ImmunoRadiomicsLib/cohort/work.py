@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,16 +19,19 @@ from ..dicom.importing import import_folder
 from ..errors import BusyError, CancelledError, ImmunoRadiomicsError, InputError
 from ..files import write_text
 from ..order import Settings
-from ..pipeline import analyze
+from ..pipeline import analyze, run_stage
 from ..radiomics import load_preset
 from ..study import Study, load_study
-from ..workspace import code_fingerprint
+from ..workspace import code_fingerprint, fingerprint
 from .kept import KEPT_FILE, keep, stamps_of
 from .listing import CohortPatient
+from .memory import needed_bytes
 from .stability import PERTURBED_FILE, write_perturbed
 from .summary import write_summary
 
 RESULT = "result"
+# A patient that takes so much memory is handed out in parts, where it has several follow-ups: two full-size scans take 2.8 GiB.
+LARGE_BYTES = 2 << 30
 FAILURE_FILE = "failure.txt"
 _BUSY_SECONDS = 60.0
 _BUSY_PAUSE_SECONDS = 0.5
@@ -34,10 +39,12 @@ _BUSY_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """One patient to analyse into ``folder``: its result, its imported images and its finished steps lie there.
+    """One patient, or a part of a large one, to analyse into ``folder``: its result, its imported images and its finished steps lie there.
 
     ``perturbations`` is how many other readers' contours each lesion is read in, for the stability of features. ``key`` is what the
     result is kept under (see ``kept.key_of``), and ``code`` the fingerprint of the engine that asks for it, if the worker has to compare.
+    With ``divisible`` a large patient may come back with the parts that others can do (see ``Outcome``); ``followup`` is such a part:
+    this time point only is aligned, and its finished steps are what it leaves.
     """
 
     patient: CohortPatient
@@ -46,18 +53,24 @@ class Task:
     perturbations: int = 0
     key: str = ""
     code: str = ""
+    divisible: bool = False
+    followup: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a patient ended. ``stage`` and ``reason`` say where and why it failed, ``errno`` what the system said."""
+    """How a patient ended. ``stage`` and ``reason`` say where and why it failed, ``errno`` what the system said.
+
+    One that is ``open`` is a part that is finished, and names the ``followups`` that remain to be aligned before the patient as a whole.
+    """
 
     patient: str
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "open"]
     stage: str = ""
     reason: str = ""
     seconds: float = 0.0
     errno: int = 0
+    followups: tuple[str, ...] = ()
 
 
 class _Stage:
@@ -90,7 +103,16 @@ def run_patient(task: Task) -> Outcome:
         (task.folder / KEPT_FILE).unlink(missing_ok=True)
         stamps = stamps_of(task.patient.source)
         study = _study(task, stage)
-        _analyze_when_free(study, task, stage)
+        if task.followup:
+            _align_ahead(study, task.followup, task, stage)
+            return Outcome(task.patient.patient, "open", seconds=time.monotonic() - started)
+        if task.divisible and len(followups := _followups(study)) > 1 and needed_bytes(task.patient) >= LARGE_BYTES:
+            # The first one goes ahead of the others: each needs the anatomy of the baseline.
+            _align_ahead(study, followups[0], task, stage)
+            return Outcome(task.patient.patient, "open", seconds=time.monotonic() - started, followups=followups[1:])
+        _when_free(
+            lambda: analyze(study, task.folder / RESULT, settings=task.settings, progress=stage, cache=_steps(task))
+        )
         write_summary(task.folder / RESULT, task.folder)
         if task.perturbations:
             stage.name = "stability"
@@ -101,7 +123,7 @@ def run_patient(task: Task) -> Outcome:
                 preset=load_preset(task.settings.preset),
                 readings=task.perturbations,
                 seed=task.settings.seed,
-                cache=task.folder / "steps" / "radiomics",
+                cache=_steps(task) / "radiomics",
             )
         (task.folder / FAILURE_FILE).unlink(missing_ok=True)
         keep(task.folder, task.key, stamps)
@@ -131,12 +153,29 @@ def run_patient(task: Task) -> Outcome:
     return Outcome(task.patient.patient, "failed", stage.name, reason, seconds, number)
 
 
-def _analyze_when_free(study: Study, task: Task, stage: _Stage) -> None:
-    """Analyse; a worker that was given up may still be letting go of the folder."""
+def _steps(task: Task) -> Path:
+    return task.folder / "steps"
+
+
+def _followups(study: Study) -> tuple[str, ...]:
+    return tuple(item.name for item in study.timepoints if item is not study.baseline)
+
+
+def _align_ahead(study: Study, followup: str, task: Task, stage: _Stage) -> None:
+    """Leave the steps of one alignment where the analysis of the patient will take them over."""
+    pair = tuple(item for item in study.timepoints if item is study.baseline or item.name == followup)
+    out = task.folder / "ahead" / followup
+    part = replace(study, timepoints=pair)
+    _when_free(lambda: run_stage(part, out, "align", settings=task.settings, progress=stage, cache=_steps(task)))
+    shutil.rmtree(out)
+
+
+def _when_free(work: Callable[[], object]) -> None:
+    """Do what needs the patient's folder; a worker that was given up may still be letting go of it."""
     give_up = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
-            analyze(study, task.folder / RESULT, settings=task.settings, progress=stage, cache=task.folder / "steps")
+            work()
             return
         except BusyError:
             if time.monotonic() > give_up:
@@ -149,18 +188,34 @@ def _study(task: Task, stage: _Stage) -> Study:
     source = task.patient.source
     if source.is_dir():
         stage.name = "import"
-        imported = import_folder(source, task.folder / "imported", progress=stage)
-        if len(imported.patients) != 1:
-            raise InputError(
-                f"{source}: the folder holds {len(imported.patients)} patients. Give each its own folder and row."
-            )
-        source = imported.patients[0].study
+        source = _imported(task, stage)
         stage.name = "read"
     study = replace(load_study(source), patient=task.patient.patient)
     row, problems = clinical_row({"patient": task.patient.patient, **task.patient.facts})
     if problems:
         raise InputError([f"row of {task.patient.patient}: {problem}" for problem in problems])
     return _with_facts(study, row)
+
+
+def _imported(task: Task, stage: _Stage) -> Path:
+    """Import the patient's DICOM folder and return the study.yaml; an import of the same files is taken over."""
+    source, mark = task.patient.source, task.folder / "imported.txt"
+    wanted = fingerprint(code_fingerprint(), stamps_of(source))
+    try:
+        key, found = mark.read_text(encoding="utf-8").splitlines()
+        if key == wanted and (study := task.folder / found).is_file():
+            return study
+    except (OSError, ValueError):
+        pass  # none yet, or one that was not finished
+    mark.unlink(missing_ok=True)
+    imported = import_folder(source, task.folder / "imported", progress=stage)
+    if len(imported.patients) != 1:
+        raise InputError(
+            f"{source}: the folder holds {len(imported.patients)} patients. Give each its own folder and row."
+        )
+    study = imported.patients[0].study
+    write_text(mark, f"{wanted}\n{os.path.relpath(study, task.folder)}\n")
+    return study
 
 
 def _with_facts(study: Study, row: ClinicalRow) -> Study:

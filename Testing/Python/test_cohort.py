@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +27,13 @@ from factories import example_analysis
 from ImmunoRadiomicsLib import radiomics, report
 from ImmunoRadiomicsLib.analysis import Analysis
 from ImmunoRadiomicsLib.cli import main
-from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run
+from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run, work
 from ImmunoRadiomicsLib.cohort.harmonised import Batch
 from ImmunoRadiomicsLib.cohort.kept import KEPT_FILE, is_kept, keep, stamps_of
 from ImmunoRadiomicsLib.cohort.listing import CohortPatient
 from ImmunoRadiomicsLib.cohort.memory import available_bytes, needed_bytes
 from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
-from ImmunoRadiomicsLib.cohort.run import _tasks
+from ImmunoRadiomicsLib.cohort.run import _outcomes, _tasks
 from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
 from ImmunoRadiomicsLib.cohort.summary import write_summary
 from ImmunoRadiomicsLib.cohort.work import RESULT, Outcome, Task, run_patient
@@ -45,6 +45,7 @@ from ImmunoRadiomicsLib.report.pdf_pages import PageSize
 from ImmunoRadiomicsLib.serialise import to_json
 from ImmunoRadiomicsLib.simulation import simulate_cohort
 from ImmunoRadiomicsLib.study import Acquisition, Study, Timepoint
+from ImmunoRadiomicsLib.workspace import lock
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are killed the POSIX way")
 
@@ -667,8 +668,15 @@ DAMAGES = {
 }
 
 
-def test_ten_ways_of_damage_are_each_told_and_the_others_finish(tmp_path: Path) -> None:
-    listed = simulate_cohort(1, 5, tmp_path / "sim", size="tiny")
+@pytest.fixture(scope="module")
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny virtual patient and its list."""
+    return simulate_cohort(1, 5, tmp_path_factory.mktemp("virtual") / "sim", size="tiny").parent
+
+
+def test_ten_ways_of_damage_are_each_told_and_the_others_finish(virtual: Path, tmp_path: Path) -> None:
+    shutil.copytree(virtual, tmp_path / "sim")
+    listed = tmp_path / "sim" / "cohort.csv"
     good = tmp_path / "sim" / "P0001"
     lines = ["patient,study"]
     for name in DAMAGES:
@@ -687,7 +695,100 @@ def test_ten_ways_of_damage_are_each_told_and_the_others_finish(tmp_path: Path) 
         assert said in failures[name][1], name
         assert "Error" not in failures[name][1], name
     assert [item.patient for item in result.outcomes if item.status == "done"] == ["good"]
-    assert {row["patient"] for row in rows(tmp_path / "out" / "features.csv")} == {"good"}
+    first = rows(tmp_path / "out" / "features.csv")
+    assert {row["patient"] for row in first} == {"good"}
+    # Another preset computes the features anew, and nothing before them.
+    few.write_text(few.read_text().replace("firstorder: []", "firstorder: [], glcm: []"))
+    result = run(listed, tmp_path / "out", settings=Settings(str(few), str(few), "rigid"), resume=True)
+    (done,) = (item for item in rows(tmp_path / "out" / "patients.csv") if item["status"] == "done")
+    record = json.loads((tmp_path / "out" / done["folder"] / RESULT / "provenance.json").read_text())
+    reused = {item["name"]: item["reused"] for item in record["stages"]}
+    assert {name: reused[name] for name in ("anatomy", "align", "lesions", "extract")} == {
+        "anatomy": True,
+        "align": True,
+        "lesions": True,
+        "extract": False,
+    }
+    more = {
+        (row["timepoint"], row["lesion"], row["region"], row["feature"])
+        for row in rows(tmp_path / "out" / "features.csv")
+    }
+    before = {(row["timepoint"], row["lesion"], row["region"], row["feature"]) for row in first}
+    assert before < more
+    assert any("glcm" in feature for *_, feature in more - before)
+
+
+class InProcess:
+    """A pool of no process: it works through what it has, and what is added on the way."""
+
+    def results(self, work: Callable[[Task], Outcome], items: list[Task]) -> Iterator[tuple[Task, Outcome]]:
+        self.waiting = list(items)
+        while self.waiting:
+            task = self.waiting.pop(0)
+            yield task, work(task)
+
+    def add(self, items: list[Task]) -> None:
+        self.waiting[:0] = items
+
+
+def test_a_large_patient_is_aligned_in_parts_that_the_whole_takes_over(
+    virtual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(virtual, tmp_path / "sim")
+    listed = tmp_path / "sim" / "cohort.csv"
+    folder = tmp_path / "sim" / "P0001"
+    study = folder / "study.yaml"
+    lines = study.read_text().splitlines()
+    at = lines.index("- name: followup-1")
+    end = next(place for place in range(at + 1, len(lines)) if not lines[place].startswith(" "))
+    again = [line.replace("followup-1", "followup-2") for line in lines[at:end]]
+    again = [re.sub(r"date: (\d{4})-", lambda found: f"date: {int(found[1]) + 1}-", line) for line in again]
+    study.write_text("\n".join([*lines[:end], *again, *lines[end:], ""]))
+    for name in ("ct_followup-1.nrrd", "seg_followup-1.seg.nrrd"):
+        shutil.copyfile(folder / name, folder / name.replace("followup-1", "followup-2"))
+    few = tmp_path / "few.yaml"
+    few.write_text("imageType: {Original: {}}\nfeatureClass: {shape: []}\nsetting: {binWidth: 25}\n")
+    settings = Settings(str(few), str(few), "rigid")
+    (task,) = _tasks(read_cohort(listed), tmp_path / "out", settings, 0)
+    small = run_patient(replace(task, folder=tmp_path / "small", divisible=True))
+    assert small.status == "done"
+    monkeypatch.setattr(work, "LARGE_BYTES", 1)
+    seen: list[tuple[str, str]] = []
+
+    def noted(part: Task) -> Outcome:
+        outcome = run_patient(part)
+        seen.append((part.followup, outcome.status))
+        return outcome
+
+    monkeypatch.setattr(sys.modules[run.__module__], "run_patient", noted)
+    (outcome,) = _outcomes(InProcess(), [replace(task, divisible=True)])  # type: ignore[arg-type]
+    assert outcome.status == "done"
+    assert seen == [("", "open"), ("followup-2", "open"), ("", "done")]
+    record = json.loads((task.folder / RESULT / "provenance.json").read_text())
+    assert {item["name"]: item["reused"] for item in record["stages"]} | {"align": True, "anatomy": True} == {
+        item["name"]: item["reused"] for item in record["stages"]
+    }
+    assert list((task.folder / "ahead").iterdir()) == []
+    for name in ("features", "lesions", "delta", "response", "flags"):
+        assert (task.folder / RESULT / f"{name}.csv").read_bytes() == (
+            tmp_path / "small" / RESULT / f"{name}.csv"
+        ).read_bytes()
+    study.write_text(study.read_text().replace("ct_followup-2", "missing"))
+    (failed,) = _outcomes(InProcess(), [replace(task, divisible=True)])  # type: ignore[arg-type]
+    assert (failed.status, failed.stage) == ("failed", "read")
+
+
+def test_a_failed_part_fails_its_patient_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(CohortPatient("A", tmp_path / "study.yaml"), tmp_path / "out", Settings(), divisible=True)
+
+    def answer(part: Task) -> Outcome:
+        if not part.followup:
+            return Outcome("A", "open", followups=("followup-2", "followup-3", "followup-4"))
+        return Outcome("A", "open") if part.followup == "followup-2" else Outcome("A", "failed", "align", "no")
+
+    monkeypatch.setattr(sys.modules[run.__module__], "run_patient", answer)
+    outcomes = list(_outcomes(InProcess(), [task]))  # type: ignore[arg-type]
+    assert [(item.patient, item.status, item.reason) for item in outcomes] == [("A", "failed", "no")]
 
 
 @pytest.mark.parametrize(("jobs", "share"), [(1, 1), (5, 1), (11, 2)])
@@ -703,6 +804,37 @@ def test_processes_left_over_share_the_extraction(
     monkeypatch.setattr(LocalPool, "results", results)
     run(listed, tmp_path / "out", jobs=jobs)
     assert [task.settings.jobs for task in asked] == [share] * 5
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(number: int) -> Callable[..., None]:
+        def flock(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    with (tmp_path / "lock").open("w") as stream:
+        for number, taken in ((errno.ENOSYS, True), (errno.EOPNOTSUPP, True), (errno.EWOULDBLOCK, False)):
+            monkeypatch.setattr(fcntl, "flock", refuse(number))
+            assert lock(stream) is taken
+
+
+def test_a_result_is_known_again_where_the_folders_have_moved(tmp_path: Path) -> None:
+    """Another machine sees the same disk under another path."""
+    here = tmp_path / "here"
+    (here / "images").mkdir(parents=True)
+    (here / "images" / "a.nrrd").touch()
+    (here / "study.yaml").write_text(
+        "patient: x\ntimepoints:\n- {name: baseline, date: 2024-01-01, ct: images/a.nrrd}\n"
+    )
+    keep(here / "out", "key", stamps_of(here / "study.yaml"))
+    there = tmp_path / "there"
+    here.rename(there)
+    assert is_kept(there / "out", there / "study.yaml", "key")
+    (there / "images" / "a.nrrd").write_text("changed")
+    assert not is_kept(there / "out", there / "study.yaml", "key")
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
