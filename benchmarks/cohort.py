@@ -93,11 +93,13 @@ def measure_overhead(options: argparse.Namespace) -> None:
         sys.modules[run_cohort.__module__].run_patient = trivial_patient  # type: ignore[attr-defined]
         ideal = options.patients * options.milliseconds / 1000 / options.workers
         print(f"{options.patients} patients of {options.milliseconds:.0f} ms, {options.workers} workers")
-        measure_how(table, scratch, "local processes", ideal, {"jobs": options.workers})
-        # Made only now: the scheduler of this cluster lives in this process.
-        cluster = LocalCluster(n_workers=options.workers, threads_per_worker=1, dashboard_address=None)
-        with cluster, Client(cluster) as client:
-            measure_how(table, scratch, "Dask", ideal, {"client": client})
+        if "local" in options.which:
+            measure_how(table, scratch, "local processes", ideal, {"jobs": options.workers})
+        if "dask" in options.which:
+            # Made only now: the scheduler of this cluster lives in this process.
+            cluster = LocalCluster(n_workers=options.workers, threads_per_worker=1, dashboard_address=None)
+            with cluster, Client(cluster) as client:
+                measure_how(table, scratch, "Dask", ideal, {"client": client})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"peak memory of the driver: {peak:.0f} MiB")
 
@@ -298,6 +300,7 @@ def main() -> None:
     overhead.add_argument("--patients", type=int, default=5000)
     overhead.add_argument("--milliseconds", type=float, default=200.0)
     overhead.add_argument("--workers", type=int, default=2)
+    overhead.add_argument("--which", nargs="+", choices=("local", "dask"), default=("local", "dask"))
     overhead.add_argument("--scratch", type=Path, help="where the made-up cohort lies for the time of the run")
     overhead.set_defaults(run=measure_overhead)
     workers = commands.add_parser("workers")

@@ -55,16 +55,20 @@ def is_kept(folder: Path, source: Path, key: str) -> bool:
         stamps = [tuple(item) for item in kept["files"]]
         if source.is_dir():
             return stamps == stamps_of(source)
-        return bool(stamps) and all(_stamp(source.parent / item[0], source) == item for item in stamps)
+        return bool(stamps) and all(_size_and_time(source.parent / name) == told for name, *told in stamps)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return False
 
 
 def _stamp(path: Path, source: Path) -> FileStamp | None:
-    # Another machine may see the images under another path.
-    folder = source if source.is_dir() else source.parent
     try:
-        seen = path.stat()
+        size, time_ns = _size_and_time(path)
     except OSError:
         return None
-    return os.path.relpath(path, folder), seen.st_size, seen.st_mtime_ns
+    # Another machine may see the images under another path.
+    return os.path.relpath(path, source if source.is_dir() else source.parent), size, time_ns
+
+
+def _size_and_time(path: Path) -> list[int]:
+    seen = path.stat()
+    return [seen.st_size, seen.st_mtime_ns]

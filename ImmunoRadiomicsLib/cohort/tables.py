@@ -6,6 +6,7 @@ Nothing of a patient is held longer than it takes to write its rows, but for a s
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -168,28 +169,45 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
             names.update(next(csv.reader([header]))[1:])
     # The columns must not depend on which patient came first.
     features = sorted(names)
+    columns = ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
     places: dict[str, list[int]] = {}
-
-    def places_of(header: str) -> list[int]:
-        """Where each column stands in the rows under a header; those that are not there stand after the last."""
-        if header not in places:
-            own = next(csv.reader([header]))
-            found = {name: place for place, name in enumerate(own)}
-            places[header] = [found.get(name, len(own)) for name in features]
-        return places[header]
-
-    def rows() -> Iterator[list[str]]:
+    in_place = list(range(1, len(features) + 1))
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((*columns, *features))
         for item in finished:
             listed = _listed(cohort, item.patient, facts_first=False)
             listed += [scanners[item.patient.patient]] if told else []
-            with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as stream:
-                wanted = places_of(stream.readline())
-                for row in csv.reader(stream):
-                    row.append("")
-                    yield [item.patient.patient, row[0], *listed, *map(row.__getitem__, wanted)]
+            with (item.folder / TRAINING_FILE).open(encoding="utf-8", newline="") as source:
+                header, body = source.readline(), source.read()
+            if header not in places:
+                places[header] = _places(header, features)
+            wanted = places[header]
+            lines = io.StringIO(body, newline="\n")
+            if features and wanted == in_place and '"' not in body:
+                # The lines need not be taken apart.
+                first, middle = _line([item.patient.patient]), _line(["", *listed, ""])
+                for line in lines:
+                    lesion, _, values = line.partition(",")
+                    stream.write(f"{first},{lesion}{middle}{values}")
+                continue
+            for row in csv.reader(lines):
+                row.append("")
+                writer.writerow((item.patient.patient, row[0], *listed, *map(row.__getitem__, wanted)))
 
-    columns = ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
-    _write(path, (*columns, *features), rows())
+
+def _places(header: str, features: Sequence[str]) -> list[int]:
+    """Return where each feature stands in the rows under a header; those that are not there stand after the last column."""
+    own = next(csv.reader([header]))
+    found = {name: place for place, name in enumerate(own)}
+    return [found.get(name, len(own)) for name in features]
+
+
+def _line(cells: Sequence[str]) -> str:
+    """Return cells as a part of a line of a table."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow(cells)
+    return stream.getvalue()
 
 
 def _scanner_of_baseline(item: PatientResult) -> str:
