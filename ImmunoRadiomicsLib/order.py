@@ -103,8 +103,9 @@ class Order:
         told = [
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
         ]
-        # How many processes share the work does not change what they find.
-        chosen = {key: value for key, value in to_json(settings).items() if key not in ("jobs", "criteria", "bundles")}
+        # How many processes share the work does not change what they find; files count by what they hold, wherever they lie.
+        elsewhere = ("jobs", "criteria", "bundles", "preset", "lung_preset")
+        chosen = {key: value for key, value in to_json(settings).items() if key not in elsewhere}
         return cls(
             source,
             settings,
@@ -120,7 +121,7 @@ class Order:
                 replace(study, timepoints=()),
                 chosen,
                 to_json(settings.protocol),
-                [item.sha256 for item in (*presets, *radiomics.presets_beside().values())],
+                [(item.name, item.sha256) for item in (*presets, *radiomics.presets_beside().values())],
                 settings.bundles_sha256,
             ),
         )

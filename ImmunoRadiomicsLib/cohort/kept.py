@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..files import write_text
 from ..order import Settings
+from ..radiomics import load_preset
 from ..study import TIMEPOINT_FILES, parse_study
 from ..workspace import code_fingerprint, fingerprint
 from .listing import CohortPatient
@@ -19,10 +20,13 @@ KEPT_FILE = "done.json"
 FileStamp = tuple[str, int, int]
 
 
-def settings_key(settings: Settings, presets: list[str], perturbations: int) -> str:
-    """Name what the results of all patients of a run depend on; ``presets`` are the hashes of the extraction presets."""
-    chosen = {key: value for key, value in asdict(settings).items() if key != "jobs"}
-    return fingerprint(code_fingerprint(), chosen, presets, settings.bundles_sha256, perturbations)
+def settings_key(settings: Settings, perturbations: int) -> str:
+    """Name what the results of all patients of a run depend on; files count by what they hold, wherever they lie."""
+    presets = [load_preset(name) for name in (settings.preset, settings.lung_preset)]
+    elsewhere = ("jobs", "bundles", "preset", "lung_preset")
+    chosen = {key: value for key, value in asdict(settings).items() if key not in elsewhere}
+    held = [(item.name, item.sha256) for item in presets], settings.bundles_sha256
+    return fingerprint(code_fingerprint(), chosen, held, perturbations)
 
 
 def key_of(patient: CohortPatient, shared: str) -> str:

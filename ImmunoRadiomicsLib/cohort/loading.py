@@ -42,6 +42,11 @@ class CohortTables:
         return self._read("response")
 
     @cached_property
+    def best(self) -> Any:
+        """One row per patient: best responses."""
+        return self._read("best")
+
+    @cached_property
     def flags(self) -> Any:
         """One row per patient and question."""
         return self._read("flags")
@@ -61,10 +66,23 @@ class CohortTables:
         """One row per lesion: the table that models are trained on."""
         return self._read("training")
 
+    @cached_property
+    def stability(self) -> Any:
+        """One row per feature: how far it holds still under perturbed contours; for runs with ``perturbations``."""
+        return self._read("stability")
+
+    @cached_property
+    def features_harmonised(self) -> Any:
+        """As ``features``, without the mark of centre or scanner; for runs with ``harmonise``."""
+        return self._read("features_harmonised")
+
     def _read(self, name: str) -> Any:
         import pandas
 
-        return pandas.read_csv(self.folder / f"{name}.csv", dtype={"patient": str, "lesion": str}, low_memory=False)
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: the run did not write this table. Repeat it with the option that does.")
+        return pandas.read_csv(path, dtype={"patient": str, "lesion": str}, low_memory=False)
 
 
 def load_cohort(folder: Path | str) -> CohortTables:

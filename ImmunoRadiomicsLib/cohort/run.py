@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from .. import radiomics
 from ..errors import BusyError, InputError, MissingDependencyError
 from ..files import write_text
 from ..order import Settings
@@ -151,8 +150,7 @@ def run(
 
 
 def _tasks(cohort: Cohort, out: Path, settings: Settings, perturbations: int, *, remote: bool = False) -> list[Task]:
-    presets = [radiomics.load_preset(name).sha256 for name in (settings.preset, settings.lung_preset)]
-    code, shared = code_fingerprint(), settings_key(settings, presets, perturbations)
+    code, shared = code_fingerprint(), settings_key(settings, perturbations)
     return [
         Task(
             patient,

@@ -22,6 +22,17 @@ def square_unless_first(task: tuple[int, str]) -> int:
     return number * number
 
 
+def pid_unless_first(task: tuple[int, str]) -> int:
+    square_unless_first(task)
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def nap(task: tuple[int, float]) -> int:
+    time.sleep(task[1])
+    return os.getpid()
+
+
 def always_die(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cohort_work import always_die, hold, square, square_unless_first
+from cohort_work import always_die, hold, nap, pid_unless_first, square, square_unless_first
 from factories import example_analysis
 
 from ImmunoRadiomicsLib import radiomics, report
@@ -100,6 +100,39 @@ def test_every_item_comes_back_once() -> None:
     assert found == {number: number * number for number in range(20)}
 
 
+def test_short_tasks_given_out_together_do_not_wait_behind_a_long_one() -> None:
+    """Sixty of a millisecond, two of half a second and sixty more: the other worker takes over what came with a long one."""
+    seconds = [*[0.001] * 60, 0.5, 0.5, *[0.001] * 60]
+    items = [(number, length) for number, length in enumerate(seconds)]
+    found = list(LocalPool[tuple[int, float], int](2).results(nap, items))
+    assert sorted(item for item, _ in found) == items
+    pids = [pid for _, pid in found]
+    assert len(set(pids)) == 2
+    assert all(pids.count(pid) >= 20 for pid in pids)
+
+
+def test_what_is_added_on_the_way_is_done_too() -> None:
+    pool = LocalPool[int, int](2)
+    found = []
+    for item, result in pool.results(square, [1, 2]):
+        found.append((item, result))
+        if item < 10:
+            pool.add([item + 10, item + 20])
+    assert sorted(found) == [(item, item**2) for item in (1, 2, 11, 12, 21, 22)]
+
+
+@posix_only
+def test_a_killed_worker_does_not_take_its_neighbours_with_it(tmp_path: Path) -> None:
+    tasks = [(number, str(tmp_path / str(number)) if number == 0 else "") for number in range(40)]
+    processes: dict[int, int] = {}
+    for (number, _), pid in LocalPool[tuple[int, str], int](2).results(pid_unless_first, tasks):
+        assert number not in processes
+        processes[number] = pid
+    assert sorted(processes) == list(range(40))
+    # The first one ended with the task that killed it, and the second one worked on.
+    assert len(set(processes.values())) == 2
+
+
 @posix_only
 def test_a_task_whose_worker_was_killed_is_done_again(tmp_path: Path) -> None:
     tasks = [(number, str(tmp_path / str(number)) if number in (0, 7) else "") for number in range(10)]
@@ -161,7 +194,14 @@ def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
         distributed.Client(cluster) as client,
     ):
         found = dict(DaskPool[int, int](client).results(square, range(20)))
-    assert found == {number: number * number for number in range(20)}
+        assert found == {number: number * number for number in range(20)}
+        pool = DaskPool[int, int](client)
+        more = []
+        for item, result in pool.results(square, [1, 2]):
+            more.append((item, result))
+            if item < 10:
+                pool.add([item + 10])
+        assert sorted(more) == [(1, 1), (2, 4), (11, 121), (12, 144)]
 
 
 def test_a_whole_cohort_on_a_given_client_gives_the_same_tables(listed: Path, tmp_path: Path) -> None:
@@ -490,6 +530,9 @@ def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None
     parquet = pandas.read_parquet(out / "features.parquet")
     assert len(parquet) == len(tables.features)
     assert parquet["value"].notna().sum() == tables.features["value"].notna().sum()
+    assert list(tables.best["patient"]) == ["A"]
+    with pytest.raises(InputError, match=r"stability\.csv: the run did not write"):
+        _ = tables.stability
     with pytest.raises(InputError, match=r"no patients\.csv"):
         load_cohort(tmp_path)
 
