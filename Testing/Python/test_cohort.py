@@ -246,6 +246,10 @@ def test_the_memory_of_a_patient_is_told_from_the_headers_of_its_scans(tmp_path:
     need = needed_bytes(CohortPatient("A", tmp_path / "study.yaml"))
     assert need == (400 << 20) + 16 * (200 * 200 * 150 + 5 * 1000)
     assert needed_bytes(CohortPatient("A", tmp_path / "missing.yaml")) == 400 << 20
+    (tmp_path / "block.yaml").write_text(
+        'timepoints:\n- name: baseline\n  ct: "b.nrrd"  # drawn\n- ct: b.nrrd\n  name: followup-1\n  pet: a.nrrd\n# ct: none.nrrd\n'
+    )
+    assert needed_bytes(CohortPatient("A", tmp_path / "block.yaml")) == (400 << 20) + 16 * 2 * 5 * 1000
     assert (available_bytes() or 1 << 30) > 100 << 20
 
 
