@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..files import write_text
 from ..order import Settings
-from ..radiomics import load_preset
+from ..radiomics import load_preset, presets_beside
 from ..study import TIMEPOINT_FILES, parse_study
 from ..workspace import code_fingerprint, fingerprint
 from .listing import CohortPatient
@@ -22,7 +22,7 @@ FileStamp = tuple[str, int, int]
 
 def settings_key(settings: Settings, perturbations: int) -> str:
     """Name what the results of all patients of a run depend on; files count by what they hold, wherever they lie."""
-    presets = [load_preset(name) for name in (settings.preset, settings.lung_preset)]
+    presets = [*map(load_preset, (settings.preset, settings.lung_preset)), *presets_beside().values()]
     elsewhere = ("jobs", "bundles", "preset", "lung_preset")
     chosen = {key: value for key, value in asdict(settings).items() if key not in elsewhere}
     held = [(item.name, item.sha256) for item in presets], settings.bundles_sha256
