@@ -30,7 +30,8 @@ def robust_location_scatter(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     equal. Correlations: 2 sin(pi/6 * Spearman's rho), the correlation of a normal distribution with that rank
     correlation; eigenvalues are kept above 1e-3.
     """
-    from scipy.stats import rankdata  # takes as long to load as a small patient's features, and most runs do without
+    # Takes as long to load as a small patient's features, and most runs do without.
+    from scipy.stats import rankdata
 
     centre = np.median(x, axis=0)
     scales = _SD_PER_MAD * np.median(np.abs(x - centre), axis=0)

@@ -86,10 +86,8 @@ def vessel_features(vessels: Vessels) -> dict[str, float | None]:
 
     Length in mm, volume in ml, radius in mm, curvature per mm, turning in radians per mm.
     """
-    from scipy.stats import (  # takes as long to load as a small patient's features, and most runs do without
-        kurtosis,
-        skew,
-    )
+    # Takes as long to load as a small patient's features, and most runs do without.
+    from scipy.stats import kurtosis, skew
 
     branches = vessels.branches
     values: dict[str, float | None] = {

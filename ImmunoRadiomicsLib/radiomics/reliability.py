@@ -33,7 +33,8 @@ def intraclass_correlation(values: np.ndarray, confidence: float = 0.95) -> Reli
     Reliability or None
         None with fewer than three subjects or two readings, or where nothing differs at all.
     """
-    from scipy import stats  # takes as long to load as a small patient's features, and most runs do without
+    # Takes as long to load as a small patient's features, and most runs do without.
+    from scipy import stats
 
     values = np.asarray(values, dtype=np.float64)
     values = values[np.isfinite(values).all(axis=1)]
