@@ -28,7 +28,7 @@ Keep = Callable[[str, Callable[[], Any]], Any]
 
 _CLINICAL_MEMBERS: tuple[Kind, ...] = ("ridge",)
 _CURVE_SHARES = (0.4, 0.6, 0.8, 1.0)
-_FEWEST_CENTRES = 3
+_FEWEST_CENTRES = 2
 
 
 def keep_nothing(name: str, make: Callable[[], Any]) -> Any:
@@ -198,7 +198,7 @@ def clinical_table(table: Table) -> Table | None:
 def leave_one_centre_out(
     plan: Plan, table: Table, *, seed: int = 0, jobs: int = 1, keep: Keep = keep_nothing, progress: Progress = silent
 ) -> dict[str, tuple[int, float]]:
-    """Return for each centre its rows and the AUC (or C) of a model fitted without it; empty with fewer than three centres.
+    """Return for each centre its rows and the AUC (or C) of a model fitted without it; empty with a single centre.
 
     A patient seen at two centres is left out of the fit for either.
     """
@@ -211,7 +211,7 @@ def leave_one_centre_out(
     for number, name in enumerate(names):
         held = centres == name
         seen = ~held & ~np.isin(table.groups, table.groups[held])
-        fewest = min(table.labels[seen].sum(), (1 - table.labels[seen]).sum())
+        fewest = min(np.unique(table.groups[seen & (table.labels == value)]).size for value in (0, 1))
         if fewest >= 2 and len(set(table.labels[held].tolist())) == 2:
             pieces.append((name, _Piece(f"centre-{number}", seen, held, seed)))
     found = _held_out(plan, table, [item for _, item in pieces], jobs, keep, progress, "centre")

@@ -123,6 +123,8 @@ def test_the_files_of_a_bundle(trained: tuple[Path, Path]) -> None:
         jsonschema.validate(
             json.loads((folder / name).read_text()), json.loads((SCHEMAS / f"{schema}.schema.json").read_text())
         )
+    found = json.loads((folder / "validation.json").read_text())
+    assert {item["name"] for item in found["centres"]} == {"A", "B"}
     bundle = load_bundle(folder)
     assert bundle.predictor is not None
     distance = bundle.predictor.model.distance
