@@ -72,7 +72,26 @@ def within(points: np.ndarray, image: sitk.Image) -> np.ndarray:
     return np.asarray(((places >= 0) & (places <= np.array(image.GetSize()) - 1)).all(axis=1))
 
 
-def simulated(seed: int) -> Pair:
+def simulated(seed: int, cache: Path | None = None) -> Pair:
+    """A virtual patient and his follow-up; kept in the folder ``cache`` where one is given, and read from there the next time."""
+    name = f"simulated {seed}"
+    if cache is not None and (points := cache / f"{seed}.npz").exists():
+        scans, masks = (
+            tuple(sitk.ReadImage(str(cache / f"{seed}_{kind}{side}.nrrd")) for side in (0, 1)) for kind in ("ct", "m")
+        )
+        known = np.load(points)
+        return Pair(name, scans, masks, known["here"], known["there"])  # type: ignore[arg-type]
+    pair = _simulated(name, seed)
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        for kind, images in (("ct", pair.scans), ("m", pair.masks)):
+            for side, image in enumerate(images):
+                sitk.WriteImage(image, str(cache / f"{seed}_{kind}{side}.nrrd"))
+        np.savez(cache / f"{seed}.npz", here=pair.here, there=pair.there)
+    return pair
+
+
+def _simulated(name: str, seed: int) -> Pair:
     rng = np.random.default_rng(seed)
     scenario = random_scenario(
         rng, lesions=(2, 7), event_share=0.0, prebaseline=False, motion_mm=MOTION_MM, rotation_degrees=TURN_DEGREES
@@ -84,7 +103,7 @@ def simulated(seed: int) -> Pair:
     there = second.deformation.forward(here[:, ::-1])[:, ::-1]
     seen = within(there, second.ct)
     masks = segment_anatomy(first.ct).image, segment_anatomy(second.ct).image
-    return Pair(f"simulated {seed}", (first.ct, second.ct), masks, here[seen], there[seen])
+    return Pair(name, (first.ct, second.ct), masks, here[seen], there[seen])
 
 
 def warped(image: sitk.Image, seed: int) -> Pair:
@@ -202,6 +221,7 @@ COLUMNS = (
     "judged_mm",
     "expected_mm",
     "remaining_mm",
+    "voxel_mm",
     "correlation",
     "lung_correlation",
     "there_and_back_mm",
@@ -279,6 +299,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=40)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--image", action="append", default=[])
+    parser.add_argument("--cache", type=Path, help="folder that keeps the simulated pairs for another run")
     parser.add_argument("--warps", type=int, default=3, help="follow-ups made of every image")
     parser.add_argument("--judge", nargs="+", type=Path, help="tables of earlier runs, to be judged together")
     parser.add_argument("--landmarks", type=Path, help="folder of a pair with landmarks")
@@ -307,6 +328,7 @@ def main() -> None:
             "judged_mm": np.median(errors[pair.judged]) if known else None,
             "expected_mm": quality.expected_error_mm,
             "remaining_mm": found.measured.remaining_mm,
+            "voxel_mm": float(np.prod(found.measured.grid.spacing)) ** (1 / 3),
             "correlation": quality.correlation,
             "lung_correlation": quality.lung_correlation,
             "there_and_back_mm": quality.inverse_consistency_median_mm,
@@ -323,7 +345,7 @@ def main() -> None:
 
     images = [sitk.ReadImage(path, sitk.sitkFloat32) for path in options.image]
     makers: list[Callable[[], Pair]] = [
-        partial(simulated, seed) for seed in range(options.first, options.first + options.patients)
+        partial(simulated, seed, options.cache) for seed in range(options.first, options.first + options.patients)
     ]
     makers += [
         partial(warped, image, 1000 * number + turn + options.first)

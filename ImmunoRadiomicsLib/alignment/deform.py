@@ -26,6 +26,9 @@ WINDOW = 5
 _STIFFNESS = 0.01
 _FOLDED_BELOW = 0.15
 _DIVERGED_BY = 0.05
+# A level ends when this many steps in a row raised the mean squared correlation by no more than the least gain: further steps add noise.
+_PATIENCE = 2
+_LEAST_GAIN = 5e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,15 +177,13 @@ def refine_field(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([2.0 * to_voxels(item, shape) for item in field])
 
 
-def deform(
-    levels: list[Level], schedules: list[Schedule], progress: Progress, start: np.ndarray | None = None
-) -> Deformation:
+def deform(levels: list[Level], schedules: list[Schedule], progress: Progress) -> Deformation:
     """Find the field on the nodes of the finest level; ``levels`` and ``schedules`` go from coarse to fine.
 
-    Each level hands on the field that correlated best, so that a level that diverges does no harm. ``start`` is a field on the nodes of
-    the first level, or of the level before it.
+    A level may come several times, each time with another schedule. Each step hands on the field that correlated best, so that one that
+    diverges does no harm.
     """
-    field = np.zeros((3, *levels[0].node_shape), dtype=np.float32) if start is None else start
+    field = np.zeros((3, *levels[0].node_shape), dtype=np.float32)
     troubles = []
     work = np.cumsum(
         [0.0] + [level.fixed.size * plan.iterations for level, plan in zip(levels, schedules, strict=True)]
@@ -204,14 +205,16 @@ def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progre
     places = identity(level.fixed.shape)
     total = float(level.weight.sum()) or 1.0
     best, best_field, now = -np.inf, field, -np.inf
+    idle = 0
     for iteration in range(plan.iterations + 1):
         moved = places + np.stack([2.0 * to_voxels(item, level.fixed.shape) for item in field])
         warped = warp(level.moving, moved)
         squared, rest, gain = correlator.compare(warped)
         now = float(np.vdot(squared, level.weight)) / total
+        idle = 0 if now > best + _LEAST_GAIN else idle + 1
         if now > best:
             best, best_field = now, field
-        if iteration == plan.iterations or not np.isfinite(now):
+        if iteration == plan.iterations or idle == _PATIENCE or not np.isfinite(now):
             break
         update = _step(warped, rest, gain, level.weight, plan)
         field = smooth(field + update, plan.field_smoothing)

@@ -13,7 +13,7 @@ from ..analysis import AlignmentQuality
 from ..errors import InputError
 from ..progress import Progress, part, silent
 from .anatomy import AIR_HU, body_of, lungs_of, quick_anatomy, value_range
-from .deform import Level, Schedule, deform, unfold
+from .deform import Deformation, Level, Schedule, deform, unfold
 from .fields import field_transform, inverse_field, padded, sample_transform
 from .grids import Grid, axis_spacing, corners, covered, grid_over, reduce, sample
 from .peers import PEERS, register, why_missing
@@ -33,10 +33,11 @@ _FINEST_MM = 1.5
 _MOST_VOXELS = 2_500_000
 _MOST_MEASURED_VOXELS = 850_000
 _COARSEST_LEVEL_MM = 9.0
-# Widths in node spacings, that is in two voxels. Wide neighbourhoods carry the field across flat tissue (fat, muscle, the inside of a
-# tumour); the finest level follows the vessels.
-_COARSE_SCHEDULE = Schedule(25, 5, 3.0, 0.4)
-_FINE_SCHEDULE = Schedule(15, 7, 2.0, 0.5)
+# What is run on the coarsest level, on those between, and on the finest; widths in node spacings, that is in two voxels. Wide neighbourhoods
+# carry the field across flat tissue (fat, muscle, the inside of a tumour); narrower ones then follow the vessels where that correlates better.
+_COARSE_SCHEDULES = (Schedule(25, 5, 3.0, 0.4),)
+_MIDDLE_SCHEDULES = (*_COARSE_SCHEDULES, Schedule(15, 5, 2.0, 0.4))
+_FINE_SCHEDULES = (Schedule(15, 7, 3.0, 0.5), Schedule(15, 7, 2.0, 0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,28 +315,28 @@ def _deformed(
     fixed, moved = fixed_side.on(grid), moving_side.on(grid, linear.transform())
     weight = _region(fixed, moved).astype(np.float32)
     levels = [Level(fixed.values, moved.values, weight)]
-    grids = [grid]
-    while min(grids[-1].spacing) * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(grids[-1].size) >= 32:
+    spacing = min(grid.spacing)
+    while spacing * 2.0 <= _COARSEST_LEVEL_MM * 1.5 and min(levels[-1].fixed.shape) >= 32:
         levels.append(levels[-1].coarser())
-        grids.append(grids[-1].coarser())
+        spacing *= 2.0
     levels.reverse()
-    grids.reverse()
-    schedules = [*[_COARSE_SCHEDULE] * (len(levels) - 1), _FINE_SCHEDULE]
+    stages = [_MIDDLE_SCHEDULES] * len(levels)
+    stages[0], stages[-1] = _COARSE_SCHEDULES, _FINE_SCHEDULES
     # The way back is found on its own, from the follow-up to the baseline: where the two disagree, at least one is wrong.
-    rough = levels[:-1] or levels
-    there = deform(rough, schedules[: len(rough)], part(progress, 0.0, 0.35))
-    opposite = [Level(level.moving, level.fixed, level.weight) for level in rough]
-    back = deform(opposite, schedules[: len(rough)], part(progress, 0.35, 0.7))
-    nodes = grids[max(len(grids) - 2, 0)].coarser()
+    there = _found(levels, stages, part(progress, 0.0, 0.5))
+    back = _found([Level(item.moving, item.fixed, item.weight) for item in levels], stages, part(progress, 0.5, 1.0))
+    nodes = grid.coarser()
     returned = _between_grids(there_and_back(there.field, back.field, nodes), nodes, measured)
     # The mean of both ways favours neither scan and errs less than either.
-    field, troubles = 0.5 * (there.field + inverse_field(back.field)), there.troubles
-    if len(levels) > 1:
-        found = deform(levels[-1:], schedules[-1:], part(progress, 0.7, 0.95), field)
-        field, troubles = found.field, troubles + found.troubles
+    field = unfold(0.5 * (there.field + inverse_field(back.field)))
+    transform, inverse = _composed(field, nodes, linear)
+    return transform, inverse, returned, there.troubles + back.troubles
 
-    transform, inverse = _composed(field, grid.coarser(), linear)
-    return transform, inverse, returned, troubles
+
+def _found(levels: list[Level], stages: list[tuple[Schedule, ...]], progress: Progress) -> Deformation:
+    """Run every schedule of every level, from coarse to fine."""
+    steps = [(level, plan) for level, plans in zip(levels, stages, strict=True) for plan in plans]
+    return deform([level for level, _ in steps], [plan for _, plan in steps], progress)
 
 
 def _by_peer(

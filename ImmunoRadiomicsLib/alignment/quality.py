@@ -164,29 +164,38 @@ _TURNED_OVER_SCALE = 0.1
 _SCORE_STEEPNESS = 6.0
 _ERROR_GOOD_MM, _ERROR_FAILED_MM = 2.5, 5.0
 # What lungs that are not shown alike add to the expected error, chosen so that a real chest pair is expected to err by what its landmarks say.
-_UNSHARED_MM, _UNSHARED_AT_MOST_MM = 36.0, 0.8
-# Below this share of a voxel of the measurement nothing more can be seen; alignments of virtual patients err by about as much.
-_LEAST_REMAINING_VOXELS = 0.05
-# Without lungs no vessels pin the field, and how far points end from their start there and back tells more; chosen on three warps of a thigh CT.
-_ERROR_PER_THERE_AND_BACK = 0.75
+# The fourth power keeps it small on warped real scans with noise of their own, whose errors are known to be small.
+_UNSHARED_MM, _UNSHARED_AT_MOST_MM = 1600.0, 0.8
+# Below this share of a voxel of the measurement the second alignment sees nothing but its own noise, beside ways found independently.
+_LEAST_REMAINING_VOXELS, _NOISE_VOXELS = 0.05, 0.1
+# The second alignment overshoots errors far below a voxel by about a quarter, and sees those of a voxel and more in full.
+_SMALL_SHARE = 0.8
+# Two ways that were found independently differ by about the error of their mean: on virtual patients and warped real scans.
+_ERROR_PER_THERE_AND_BACK = 1.1
 
 
-def expected_error_mm(measured: Measured) -> float | None:
+def expected_error_mm(measured: Measured, *, two_ways: bool) -> float | None:
     """Return the median error in mm that the figures lead one to expect, inside the lungs or else the body.
 
-    It is how far an alignment of the aligned scans would still carry points there. Inside lungs something is added in quadrature for what the
-    scans do not show alike (other breathing, other disease), because no alignment of the two sees that error: it grows with the square
-    of the local correlation that is missing. Its size rests on one real chest pair whose landmarks are placed to about a voxel.
+    ``two_ways``: the way back was found on its own. Then the error is about as large as the distance there and back; what an alignment of the
+    aligned scans would still move counts as far as it is beyond its own noise. Of any other result only that is known. Inside lungs
+    something is added in quadrature for what the scans do not show alike (other breathing, other disease), because no alignment of
+    the two sees that error: it grows with the fourth power of the local correlation that is missing. Its size rests on one real chest pair
+    whose landmarks are placed to about a voxel; strong noise lowers the correlation as well, and then the figure is too large.
     """
     if measured.remaining_mm is None:
         return None
     voxel = float(np.prod(measured.grid.spacing)) ** (1 / 3)
-    error = max(measured.remaining_mm, _LEAST_REMAINING_VOXELS * voxel)
+    back, left = measured.quality.inverse_consistency_median_mm, measured.remaining_mm
+    if two_ways and back is not None:
+        error = float(np.hypot(_ERROR_PER_THERE_AND_BACK * back, max(left - _NOISE_VOXELS * voxel, 0.0)))
+    else:
+        share = _SMALL_SHARE + (1.0 - _SMALL_SHARE) * min(left / voxel, 1.0)
+        error = max(share * left, _LEAST_REMAINING_VOXELS * voxel)
     correlation = measured.quality.lung_correlation
     if correlation is None:
-        back = measured.quality.inverse_consistency_median_mm or 0.0
-        return max(error, _ERROR_PER_THERE_AND_BACK * back)
-    unshared = min(_UNSHARED_MM * (1.0 - max(correlation, 0.0)) ** 2, _UNSHARED_AT_MOST_MM)
+        return error
+    unshared = min(_UNSHARED_MM * (1.0 - max(correlation, 0.0)) ** 4, _UNSHARED_AT_MOST_MM)
     return float(np.hypot(error, unshared))
 
 
@@ -204,7 +213,7 @@ def judge(
     ``two_ways``: the way back was found on its own, so that the distance there and back says whether the scans belong together.
     """
     quality = measured.quality
-    error = expected_error_mm(measured)
+    error = expected_error_mm(measured, two_ways=two_ways)
     failed = list(problems) if not_ct else []
     doubts = [] if not_ct else list(problems)
 
