@@ -32,7 +32,7 @@ _NEWTON_STEPS = 25
 # Weighted sums of columns fade beside forests and their like where they do not tell unseen rows apart. Settled, as the least slope, on
 # NSCLC-Radiogenomics, Ramella2018, WORC-Melanoma and Hosny2018A of radMLBench, and on labels made from their columns.
 _ENOUGH_AUC, _AUC_WIDTH = 0.52, 0.02
-# Held between: loose penalties have told the labels of those tables rather better than forests.
+# The share of weighted sums lies between these: LASSO with loose penalties has told the labels of those tables rather better than forests.
 _SHARES = np.linspace(0.2, 1.0, 5)
 _NO_SPREAD = 1e-6
 
@@ -319,6 +319,9 @@ def _choose(
 def _share_of_linear(linear: np.ndarray, other: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of weighted sums in a blend of unseen scores of spread one."""
     losses = np.array([_unseen_loss(share * linear + (1 - share) * other, labels) for share in _SHARES])
+    if not np.isfinite(losses).any():
+        # Nothing tells any row from another; every share says the same.
+        return 0.5
     likely = np.exp(losses.min() - losses)
     told = float(probability(np.array((auc(linear, labels) - _ENOUGH_AUC) / _AUC_WIDTH)))
     return float(likely @ _SHARES / likely.sum()) * told
@@ -340,7 +343,7 @@ def _loss(log_odds: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def recalibrate(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return intercept and slope of the logistic regression of labels on scores of spread one, the slope shrunk.
 
-    A slope b with the standard error s that is found on some rows is too steep for others: it is taken by 1 - s^2 / b^2, the heuristic
+    A slope b with the standard error s that is found on some rows is too steep for others: it is multiplied by 1 - s^2 / b^2, the heuristic
     shrinkage for one coefficient (J. van Houwelingen, S. le Cessie, doi:10.1002/sim.4780091109). It does not fall below a least slope,
     which would turn a model around or tie every row.
     """

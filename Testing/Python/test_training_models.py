@@ -125,6 +125,13 @@ def test_linear_members_fade_where_they_tell_nothing() -> None:
     assert shares[1] < 0.2
 
 
+def test_columns_that_tell_nothing_give_everyone_the_share() -> None:
+    labels = np.tile([0, 0, 1], 20)
+    plan = Plan(("plain-lasso", "forest"), "none", 8, 0.95, 3)
+    model = fit_model(plan, np.ones((60, 3)), labels, np.arange(60), None, 0)
+    assert probability(model.log_odds(np.ones((60, 3)))) == pytest.approx(1 / 3, abs=0.01)
+
+
 def test_harmonisation_is_fitted_to_the_fitting_rows() -> None:
     rng = np.random.default_rng(6)
     labels, names = np.tile([0, 1], 60), np.repeat(np.array(["A", "B", "C"], dtype=object), 40)
