@@ -320,7 +320,7 @@ def _deformed(
         levels.append(levels[-1].coarser())
         spacing *= 2.0
     levels.reverse()
-    stages = [_MIDDLE_SCHEDULES] * len(levels)
+    stages: list[tuple[Schedule, ...]] = [_MIDDLE_SCHEDULES] * len(levels)
     stages[0], stages[-1] = _COARSE_SCHEDULES, _FINE_SCHEDULES
     # The way back is found on its own, from the follow-up to the baseline: where the two disagree, at least one is wrong.
     there = _found(levels, stages, part(progress, 0.0, 0.5))
