@@ -214,30 +214,36 @@ def _diameters(piece: np.ndarray, axis: int, spacing_zyx: tuple[float, ...]) -> 
     planes = np.moveaxis(piece, axis, 0)
     step = np.array([size for index, size in enumerate(spacing_zyx) if index != axis])
     bounds = [(0.0 if not plane.any() else _largest_possible(plane, step), index) for index, plane in enumerate(planes)]
-    best: tuple[float, int, np.ndarray] | None = None
+    longest = 0.0
+    tied: list[tuple[float, int, np.ndarray, np.ndarray]] = []
     for bound, index in sorted(bounds, key=lambda item: (-item[0], item[1])):
-        if bound == 0.0 or (best is not None and bound <= best[0]):
+        if bound == 0.0 or bound < longest - _TINY:
             break
         for blob in _blobs(planes[index]):
-            length, ends = _farthest_pair(contour_points(blob) * step)
-            if best is None or length > best[0] + _TINY:
-                best = (length, index, ends)
+            points = contour_points(blob) * step
+            length, pairs = _farthest_pairs(points)
+            if length < longest - _TINY:
+                continue
+            if length > longest + _TINY:
+                longest, tied = length, []
+            tied.extend((_extent_across(points, ends), index, blob, ends) for ends in pairs)
+    best: _Diameters | None = None
+    # Of several longest diameters that with the longest perpendicular counts, so that the result hangs on no order.
+    for widest, index, blob, ends in sorted(tied, key=lambda item: -item[0]):
+        if best is not None and widest <= best.short_mm + _TINY:
+            break
+        short, short_ends = _longest_chord_across(contour_segments(blob) * step, ends)
+        if best is None or short > best.short_mm + _TINY:
+            best = _Diameters(
+                longest, short, index, _insert(ends / step, axis, index), _insert(short_ends / step, axis, index)
+            )
     assert best is not None  # noqa: S101 - a piece has at least one voxel
-    length, index, ends = best
-    blob = next(item for item in _blobs(planes[index]) if _touches(item, ends / step))
-    short, short_ends = _longest_chord_across(contour_segments(blob) * step, ends)
-    return _Diameters(length, short, index, _insert(ends / step, axis, index), _insert(short_ends / step, axis, index))
+    return best
 
 
 def _blobs(plane: np.ndarray) -> list[np.ndarray]:
     labels, number = ndimage.label(plane, structure=np.ones((3, 3)))
     return [plane] if number == 1 else [labels == index for index in range(1, number + 1)]
-
-
-def _touches(blob: np.ndarray, ends: np.ndarray) -> bool:
-    rows, columns = np.nonzero(blob)
-    gap = np.abs(rows - ends[0, 0]) + np.abs(columns - ends[0, 1])
-    return bool(gap.min() <= 0.5 + _TINY)
 
 
 def _largest_possible(plane: np.ndarray, step: np.ndarray) -> float:
@@ -246,15 +252,21 @@ def _largest_possible(plane: np.ndarray, step: np.ndarray) -> float:
     return float(np.hypot(*sides))
 
 
-def _farthest_pair(points: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the largest distance between two of (n, 2) points, and the two, by comparing all corners of their hull."""
+def _extent_across(points: np.ndarray, ends: np.ndarray) -> float:
+    """Return how far (n, 2) points reach perpendicular to the line between two ends: no chord across it is longer."""
+    along = ends[1] - ends[0]
+    return float(np.ptp(points @ np.array([-along[1], along[0]]))) / max(float(np.hypot(*along)), _TINY)
+
+
+def _farthest_pairs(points: np.ndarray) -> tuple[float, list[np.ndarray]]:
+    """Return the largest distance between two of (n, 2) points, and all pairs so far apart, by comparing all corners of their hull."""
     try:
         corners = points[ConvexHull(points).vertices]
     except QhullError:
-        corners = points
+        corners = np.unique(points, axis=0)
     gaps = np.hypot(*(corners[:, None] - corners[None]).transpose(2, 0, 1))
-    first, second = np.unravel_index(int(gaps.argmax()), gaps.shape)
-    return float(gaps[first, second]), corners[[first, second]]
+    longest = float(gaps.max())
+    return longest, [corners[[first, second]] for first, second in np.argwhere(np.triu(gaps) >= longest - _TINY)]
 
 
 def _longest_chord_across(segments: np.ndarray, ends: np.ndarray) -> tuple[float, np.ndarray]:

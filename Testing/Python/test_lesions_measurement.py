@@ -82,6 +82,17 @@ def test_diameters_equal_an_exhaustive_search_on_500_shapes():
         assert scanned - 1e-6 <= found.short_axis_mm <= scanned + 0.1
 
 
+def test_of_equally_long_diameters_the_widest_counts_however_the_image_lies():
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        plane, spacing = blob(rng, int(rng.integers(5, 12))), rng.uniform(0.5, 2.0, 2)
+        short_mm = set()
+        for turned in (plane, plane[::-1], plane[:, ::-1], plane[::-1, ::-1]):
+            found = measure(crop_of(turned[None].copy()), image((1, *plane.shape), (*spacing[::-1], 1.0)))
+            short_mm.add(round(found.short_axis_mm, 6))
+        assert max(short_mm) - min(short_mm) < 1e-5
+
+
 @pytest.mark.parametrize("radius", [3.0, 5.0, 10.0, 20.0])
 def test_a_ball_is_measured_within_a_voxel_and_its_volume_without_bias(radius):
     rng = np.random.default_rng(5)

@@ -80,6 +80,16 @@ def test_a_node_in_fat():
     assert dice(clicked(image(values), (45, 47, 43)), lesion) >= 0.9
 
 
+def test_a_node_between_lung_and_a_vessel_keeps_off_its_fat():
+    x = np.indices(SHAPE)[2]
+    lesion = ball((45, 45, 45), 9.0)
+    values = np.where(x < 34, -850.0, -100.0)
+    values[(x >= 54) & (x < 74)] = 150.0
+    values[lesion] = 60.0
+    for index in ((45, 45, 45), (45, 49, 42)):
+        assert dice(clicked(image(values), index), lesion) >= 0.9
+
+
 def test_a_cavity_belongs_to_its_lesion():
     lesion = ball((45, 50, 50), 14.0)
     values = np.full(SHAPE, -850.0)
