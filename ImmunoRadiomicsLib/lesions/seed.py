@@ -539,10 +539,13 @@ def _half_voxels(mask: np.ndarray, values: np.ndarray, band: _Band, spacing: np.
 def _reached(mask: np.ndarray, axis: int, sign: int, steps: int) -> np.ndarray:
     """Return for each voxel whether one of the voxels before it (sign 1) or after it (sign -1) along an axis is set."""
     found = np.zeros_like(mask)
-    for step in range(1, min(steps, mask.shape[axis] - 1) + 1):
-        to, of = (slice(step, None), slice(None, -step))[::sign]
-        to, of = (tuple(part if other == axis else slice(None) for other in range(3)) for part in (to, of))
-        found[to] |= mask[of]
+    # Views, so that what is set along the first axis is set in the mask.
+    target, source = np.moveaxis(found, axis, 0), np.moveaxis(mask, axis, 0)
+    for step in range(1, min(steps, len(source) - 1) + 1):
+        if sign > 0:
+            target[step:] |= source[:-step]
+        else:
+            target[:-step] |= source[step:]
     return found
 
 
