@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,14 +146,21 @@ def _parts(parameters: Parameters, count: int) -> list[tuple[Parameters, float]]
 
 
 def affordable(jobs: int, batches: Sequence[Batch], volumes: Mapping[str, sitk.Image]) -> int:
-    """Return how many processes the memory allows for: they share the volumes, each has a copy of one, and the images of the batch at hand."""
+    """Return how many processes the memory allows for.
+
+    They share the volumes; each has a copy of one, and the images of the batch at hand.
+    """
+    names = {batch.source[0] for batch in batches}
+    shared = sum(volumes[name].GetNumberOfPixels() * volumes[name].GetSizeOfPixelComponent() for name in names)
+    # Where the standard library puts what is shared; a write beyond what is free there would end this process.
+    places = [place for place in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(place)]  # noqa: S108
+    if all(shutil.disk_usage(place).free < shared for place in places):
+        return 1
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - shared
     except (AttributeError, ValueError, OSError):
         return jobs
     needs = sorted((_memory(batch, volumes) for batch in batches), reverse=True)
-    names = {batch.source[0] for batch in batches}
-    free -= sum(volumes[name].GetNumberOfPixels() * volumes[name].GetSizeOfPixelComponent() for name in names)
     while jobs > 1 and sum(needs[:jobs]) > free:
         jobs -= 1
     return jobs

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,12 +166,13 @@ def run_in_processes(
     Raises
     ------
     StageError
-        If a process was ended from outside, or there is no room for the volumes that they share.
+        If a process was ended from outside.
     """
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     pending = list(batches)
-    shared = _shared(volumes, batches, context)
+    names = sorted({batch.source[0] for batch in batches})
+    shared = {name: _SharedVolume(volumes[name], context) for name in names}
     full: set[str] = set()
 
     def assign(worker: _Worker) -> None:
@@ -230,22 +229,6 @@ def run_in_processes(
         for worker in workers:
             worker.process.join()
             worker.link.close()
-
-
-def _shared(
-    volumes: Mapping[str, sitk.Image], batches: Sequence[Batch], context: multiprocessing.context.SpawnContext
-) -> dict[str, _SharedVolume]:
-    """Make room for the volumes that batches need."""
-    names = sorted({batch.source[0] for batch in batches})
-    needed = sum(volumes[name].GetNumberOfPixels() * volumes[name].GetSizeOfPixelComponent() for name in names)
-    # Where the standard library puts it; beyond what is free there a write would end this process.
-    places = [place for place in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(place)]  # noqa: S108
-    if all(shutil.disk_usage(place).free < needed for place in places):
-        raise StageError(
-            f"Several processes share the volumes, {needed / 1e6:.0f} MB, and neither of {', '.join(places)} has room for "
-            "them: free some, set TMPDIR to another folder, or use one job."
-        )
-    return {name: _SharedVolume(volumes[name], context) for name in names}
 
 
 def _died(worker: _Worker, batch: Batch) -> StageError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +136,18 @@ def test_processes_give_the_same_as_one() -> None:
     ]
     assert [tuple(item.values) for item in alone if item.lesion is None] == [lung.columns] * 2
     assert [item.reason for item in alone if item.region == "ring-5-10mm"] == ["the region is empty"] * 2
+
+
+def test_where_volumes_cannot_be_shared_one_process_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes, regions = patient()
+    alone = extract(volumes, regions[:2], FAST)
+    started: list[object] = []
+    monkeypatch.setattr(
+        "ImmunoRadiomicsLib.radiomics.extraction.run_in_processes", lambda *given: started.append(given)
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    assert extract(volumes, regions[:2], FAST, jobs=2) == alone
+    assert not started
 
 
 def test_progress_rises_to_one() -> None:
