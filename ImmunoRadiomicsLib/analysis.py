@@ -354,6 +354,8 @@ class Provenance:
     """What made the result, so that it can be made again.
 
     ``run_sha256`` names everything that the result depends on; ``files_sha256`` the result's files, in provenance.json only.
+    ``presets`` holds every setting of the radiomics of lesions, of the lungs and of images beside the CT: each the text of a JSON
+    parameter file, which ``--preset`` takes.
     """
 
     software: str
@@ -366,6 +368,7 @@ class Provenance:
     stages: tuple[StageRecord, ...]
     seed: int
     settings: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    presets: dict[str, str] = field(default_factory=dict)
     code_sha256: str = ""
     run_sha256: str = ""
     files_sha256: dict[str, str] = field(default_factory=dict)

@@ -460,8 +460,12 @@ class _Run:
 
     def _extract(self) -> None:
         beside = self._images_beside()
-        presets = self.preset, self.lung_preset, *(radiomics.presets_beside().values() if beside else ())
-        chosen = [item.sha256 for item in presets], self.settings.engine, self.settings.vessels
+        chosen = (
+            {name: item.sha256 for name, item in self._presets().items()},
+            self.settings.engine,
+            radiomics.software_versions(self.settings.radiomics_engine),
+            self.settings.vessels,
+        )
         key = self._key("extract", self.hashes, *chosen)
 
         def extract(progress: Progress) -> bool:
@@ -496,6 +500,15 @@ class _Run:
             return False
 
         self._stage("extract", key, extract)
+
+    def _presets(self) -> dict[str, radiomics.Preset]:
+        """Return what is extracted, by what from."""
+        beside = any(item.pet is not None or item.mr is not None for item in self.study.timepoints)
+        return {
+            "lesions": self.preset,
+            "lungs": self.lung_preset,
+            **(radiomics.presets_beside() if beside else {}),
+        }
 
     def _images_beside(self) -> dict[str, radiomics.Beside]:
         """Read the PET and the MR of each time point that has one."""
@@ -621,6 +634,7 @@ class _Run:
             stages=tuple(self.records),
             seed=self.settings.seed,
             settings=self.settings.record,
+            presets={name: json.dumps(item.parameters()) for name, item in self._presets().items()},
             code_sha256=code_fingerprint(),
             run_sha256=self.sha256,
         )

@@ -27,7 +27,7 @@ from .presets import Preset
 from .workers import run_here, run_in_processes
 
 # Changes whenever a value does.
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 
 
 def extract(

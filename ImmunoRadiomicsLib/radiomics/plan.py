@@ -172,5 +172,5 @@ def _memory(batch: Batch, volumes: Mapping[str, sitk.Image]) -> float:
     volume = volumes[region.timepoint]
     voxels = volume.GetNumberOfPixels()
     resampled = batch.parameters.get("setting", {}).get("resampledPixelSpacing") is not None
-    # The volume as it came and as it is held, its spline coefficients, and about eight images of the box at a time.
-    return 2e8 + voxels * (2 * volume.GetSizeOfPixelComponent() + (8 if resampled else 0)) + 64 * region.voxels.size
+    # The volume as it came and as it is held, its spline coefficients, and about sixteen images of the box at a time.
+    return 2e8 + voxels * (2 * volume.GetSizeOfPixelComponent() + (8 if resampled else 0)) + 128 * region.voxels.size

@@ -324,6 +324,15 @@ def test_an_interrupted_run_says_so_and_shows_no_result(demo: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_provenance_holds_every_setting_of_the_features(demo: Path, tmp_path: Path) -> None:
+    record = json.loads((demo / "provenance.json").read_text())
+    assert {"lesions", "lungs"} <= set(record["presets"])
+    for name, setting in (("lesions", "preset"), ("lungs", "lung_preset")):
+        file = tmp_path / f"{name}.json"
+        file.write_text(record["presets"][name])
+        assert load_preset(file).sha256 == load_preset(record["settings"][setting]).sha256
+
+
 def test_one_stage_alone(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = str(demo / "patient" / "study.yaml")
     choice = ["--setting", "stable_new_lesion=keep"]

@@ -148,6 +148,17 @@ def test_filters_on_a_window(
         np.testing.assert_array_equal(item.values, whole[item.name][box])
 
 
+def test_a_constant_region_shows_the_same_traces_of_what_is_far_away() -> None:
+    array = np.full((14, 40, 40), 1000, np.int16)
+    array[:, 16:] = np.random.default_rng(3).normal(0, 300, (14, 24, 40))
+    image = sitk.GetImageFromArray(array)
+    box = (slice(4, 9), slice(8, 10), slice(12, 20))
+    (found,) = derive("LoG", {"sigma": [0.5]}, image, box)
+    whole = sitk.GetArrayFromImage(sitk.LaplacianRecursiveGaussian(image, 0.5, True))
+    assert 0 < np.abs(found.values).max() < 1e-4
+    assert np.array_equal(found.values, whole[box])
+
+
 def test_laplacian_wider_than_the_image_is_left_out() -> None:
     image = ct((5, 30, 30))
     box = (slice(1, 3), slice(10, 20), slice(10, 20))
