@@ -503,12 +503,10 @@ class _Run:
 
     def _presets(self) -> dict[str, radiomics.Preset]:
         """Return what is extracted, by what from."""
-        beside = any(item.pet is not None or item.mr is not None for item in self.study.timepoints)
-        return {
-            "lesions": self.preset,
-            "lungs": self.lung_preset,
-            **(radiomics.presets_beside() if beside else {}),
-        }
+        chosen = {"lesions": self.preset, "lungs": self.lung_preset}
+        if any(item.pet is not None or item.mr is not None for item in self.study.timepoints):
+            chosen.update({str(kind): preset for kind, preset in radiomics.presets_beside().items()})
+        return chosen
 
     def _images_beside(self) -> dict[str, radiomics.Beside]:
         """Read the PET and the MR of each time point that has one."""

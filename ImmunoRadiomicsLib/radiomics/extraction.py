@@ -107,7 +107,7 @@ def extract(
         done += task.cost
         progress(min(done / total, 1.0), f"Features of {_label(task.region)}")
 
-    def tick(message: str = "") -> None:
+    def tick(message: str) -> None:
         progress(min(done / total, 1.0), message)
 
     if pending:

@@ -159,7 +159,7 @@ def run_in_processes(
     jobs: int,
     engine: str,
     results: Results,
-    tick: Callable[[], None],
+    tick: Callable[[str], None],
 ) -> None:
     """Measure batches in several processes.
 
@@ -209,7 +209,7 @@ def run_in_processes(
         while any(worker.batch is not None for worker in workers):
             ready = connection.wait([worker.link for worker in workers if worker.batch is not None], _POLL_SECONDS)
             if not ready:
-                tick()
+                tick(f"Measuring {', '.join(worker.batch.label for worker in workers if worker.batch is not None)}")
             for worker in workers:
                 if worker.link in ready and worker.batch is not None:
                     batch = worker.batch
