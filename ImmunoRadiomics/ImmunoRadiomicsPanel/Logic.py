@@ -16,6 +16,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
+from .Bundles import BundleReader, OwnBundle, bundleFolders, setBundleFolders
 from .Dependencies import missingPackages
 from .DicomDatabase import acquisitionOf, studyDate
 from .EngineProcess import EngineProgress, EngineRun, ProcessProtocol, TreeProcess
@@ -64,6 +65,7 @@ class Request:
     preset: str = "ct-lesion"
     engine: str = "auto"
     jobs: int = 1
+    bundles: tuple[str, ...] = ()
 
     @property
     def volumes(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         self.results = ResultStore()
         self._processFactory = processFactory
         self._folders: dict[str, Path] = {}
+        self._bundleReader = BundleReader()
 
     def getParameterNode(self) -> ImmunoRadiomicsParameterNode:
         """Return the choices for the first patient of the scene, new ones where there is none."""
@@ -124,7 +127,23 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
     def problems(self, parameters: ImmunoRadiomicsParameterNode) -> list[str]:
         """Say everything that keeps a patient from being analysed."""
         said = [*self.patientProblems(parameters), *factProblems(parameters).values()]
+        said += [item.problem for item in self.ownBundles(parameters) if item.problem]
         return said + rowProblems(readRows(parameters.parameterNode))
+
+    def ownBundles(self, parameters: ImmunoRadiomicsParameterNode) -> tuple[OwnBundle, ...]:
+        """Return the bundles that the user has chosen for a patient, verified."""
+        return self._bundleReader.read(bundleFolders(parameters))
+
+    def addBundle(self, parameters: ImmunoRadiomicsParameterNode, folder: Path) -> None:
+        """Choose a bundle folder for a patient.
+
+        :raises ValueError: with the reasons, if the bundle is refused.
+        """
+        folders = list(dict.fromkeys([*bundleFolders(parameters), str(folder)]))
+        refused = next((item.problem for item in self._bundleReader.read(folders) if item.folder == str(folder)), "")
+        if refused:
+            raise ValueError(_("The bundle is not used. {reason}").format(reason=refused))
+        setBundleFolders(parameters, folders)
 
     def patientProblems(self, parameters: ImmunoRadiomicsParameterNode) -> list[str]:
         """Say what is wrong with patient and treatment."""
@@ -168,6 +187,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
             parameters.preset.value,
             parameters.alignmentEngine.value,
             parameters.jobs,
+            tuple(bundleFolders(parameters)),
         )
 
     # Runs
@@ -197,6 +217,8 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         )
         arguments = ["-m", "ImmunoRadiomicsLib", command, str(written.path), "--out", str(folder / RESULT_FOLDER)]
         arguments += ["--preset", request.preset, "--engine", request.engine, "--jobs", str(request.jobs)]
+        for bundle in request.bundles:
+            arguments += ["--bundle", bundle]
         arguments += ["--progress", "json"]
         if command == "analyze":
             arguments.append("--no-scene")
@@ -418,6 +440,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
         preset: str = "ct-lesion",
         engine: str = "auto",
         jobs: int = 1,
+        bundles: Sequence[str | Path] = (),
         onProgress: OnProgress | None = None,
     ) -> Analysis:
         """Analyse nodes and put the result into the scene; blocks until that is done.
@@ -426,6 +449,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
             baseline are propagated).
         :param treatmentStart: date; the last scan until then is the baseline. Without it the first scan is.
         :param clinical: facts by the names of study.yaml, for example ``{"ecog": 1, "ldh": 310}``.
+        :param bundles: folders of bundles that take the place of the shipped ones.
         :raises ValueError: if dates or nodes are missing.
         :raises InputError: if the nodes are no study, with every problem.
         :raises EngineError: if the engine could not do it.
@@ -445,6 +469,7 @@ class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
             preset=preset,
             engine=engine,
             jobs=jobs,
+            bundles=tuple(str(item) for item in bundles),
         )
         folder = self._temporaryFolder()
 

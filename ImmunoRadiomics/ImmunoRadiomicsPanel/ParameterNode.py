@@ -100,7 +100,8 @@ class AlignmentEngine(enum.Enum):
 class ImmunoRadiomicsParameterNode:
     """The choices for one patient. Numbers and dates that may be unknown are texts; empty means "not known".
 
-    Time points and the meaning of segments are lists of rows; ``Timepoints`` keeps them in the same node.
+    Time points and the meaning of segments are lists of rows; ``Timepoints`` keeps them in the same node. ``bundles`` has a
+    folder in each line (``Bundles``).
     """
 
     patient: str
@@ -135,6 +136,7 @@ class ImmunoRadiomicsParameterNode:
     symptomsWorse: Knowledge
     ctdnaChange: CtdnaChange
     setting: Setting
+    bundles: str
     preset: Preset
     alignmentEngine: AlignmentEngine
     jobs: Annotated[int, WithinRange(1, 64)] = 1

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
@@ -197,3 +201,91 @@ def test_the_console_analyzes_a_patient_as_the_panel_shows_it(panel, slicer, pre
     panel.ui.patientSelector.setCurrentNode(parameters.parameterNode)
     assert all(cards(panel))
     logic.forgetFolders()
+
+
+# Bundles of the user's own
+
+
+def own_bundle(folder: Path) -> Path:
+    """The shipped evidence bundle about hyperprogression as one of the user's own."""
+    from ImmunoRadiomicsLib.classifiers import seal_bundle
+    from ImmunoRadiomicsLib.resources import resource
+
+    shutil.copytree(resource("Classifiers") / "hyperprogression-evidence", folder)
+    path = folder / "card.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**card, "title": "Risk of our centre"}), encoding="utf-8")
+    seal_bundle(folder)
+    return folder
+
+
+def test_bundles_of_the_user_are_verified_shown_kept_and_given_to_the_engine(
+    panel, slicer, prepared, monkeypatch, tmp_path
+):
+    import qt
+
+    analyzed(panel, prepared)
+    ui, chosen = panel.ui, []
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: chosen[-1], raising=False)
+
+    def add(folder):
+        chosen.append(str(folder))
+        ui.addBundleButton.click()
+
+    assert not ui.bundlesTable.visible
+    assert ui.removeBundleButton.toolTip == "Choose a bundle in the table first."
+    add("")
+    assert slicer.shown == []
+    own = own_bundle(tmp_path / "own")
+    add(own)
+    assert texts(ui.bundlesTable) == [["hyperprogression", "Risk of our centre", "evidence model", str(own)]]
+    # The result rests on other bundles now.
+    assert ui.resultsSection.text == "8. Results (problem)"
+    assert panel.logic.request(panel.parameters).bundles == (str(own),)
+    # What is no bundle, or a second one of the flag, is refused with its reason and not taken up.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    add(empty)
+    add(own_bundle(tmp_path / "second"))
+    assert [text.split(". ", 1)[0] for text, _ in slicer.shown] == ["The bundle is not used"] * 2
+    assert "cannot be read" in slicer.shown[0][0]
+    assert f"{own} answers hyperprogression already" in slicer.shown[1][0]
+    assert ui.bundlesTable.rowCount == 1
+    # The engine is told.
+    started = []
+    run = panel.logic._processFactory
+
+    class Recorded(run):
+        def start(self, arguments, logPath, environment):
+            started.append(list(arguments))
+            super().start(arguments, logPath, environment)
+
+    panel.logic._processFactory = Recorded
+    ui.runButton.click()
+    wait(lambda: panel.work is None)
+    said = next(arguments for arguments in started if "analyze" in arguments)
+    assert said[said.index("--bundle") + 1] == str(own)
+    # A bundle that was changed afterwards keeps the patient from being analysed, and says why.
+    model = own / "model.json"
+    model.write_text(model.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    panel.update()
+    assert not ui.runButton.enabled
+    assert "was changed after the card was sealed" in ui.runButton.toolTip
+    assert "was changed after the card was sealed" in texts(ui.bundlesTable)[0][2]
+    ui.bundlesTable.setCurrentCell(0, 0)
+    assert ui.removeBundleButton.enabled
+    ui.removeBundleButton.click()
+    assert not ui.bundlesTable.visible
+    assert ui.runButton.enabled
+    assert panel.parameters.bundles == ""
+
+
+def test_a_trained_bundle_shows_what_it_weighs(panel, tmp_path):
+    from ImmunoRadiomicsPanel.Bundles import BundleReader
+
+    from ImmunoRadiomicsLib.resources import resource
+
+    (found,) = BundleReader().read([str(resource("Classifiers") / "simulated-pneumonitis-trained")])
+    assert (found.flag, found.problem) == ("pneumonitis", "")
+    assert found.weight == "weight 0: simulation-trained, not for patients"
