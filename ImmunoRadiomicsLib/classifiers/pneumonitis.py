@@ -29,7 +29,7 @@ HEALTHY_HAA_PERCENT = (2.7, 17.8)
 HEALTHY_LAA_PERCENT = (0.03, 0.43)
 ZONE_SOURCE = "Fleischner Society 2020 zone rule; MESA healthy never-smokers (Easthausen 2020)"
 # Smallest total of new ground glass and consolidation that is called new. 20 ml are to be found; what is there is measured within 20 %
-# (benchmarks/lung_change.py), so the bar lies a quarter below. Breathing differences of up to 15 % leave 0 to 2 ml.
+# (benchmarks/lung_change.py), so the bar lies a quarter below. Breathing differences of up to 15 % leave 0 to 3 ml.
 NEW_OPACITY_ML = 15.0
 # Extent classes of ASCO's grading table, used for extent alone.
 EXTENT_PERCENT = (25.0, 50.0)
