@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..analysis import (
     TimepointRecord,
 )
 from ..errors import InputError
-from ..study import Study
+from ..study import Clinical, Study, clinical_limits
 from .bundles import Bundle, load_bundle, shipped_bundles
 from .case import Case
 from .context import context_scores
@@ -66,8 +66,10 @@ def assess(
     Raises
     ------
     InputError
-        If a bundle is damaged, answers none of the three questions, or does the same as another.
+        If a clinical value is impossible, or a bundle is damaged, answers none of the three questions, or does the same as another.
     """
+    if problems := list(_impossible(study.clinical)):
+        raise InputError(problems)
     chosen = choose_bundles(bundles or ())
     case = Case(
         study=study,
@@ -88,6 +90,14 @@ def assess(
         assess_pneumonitis(case, evidence["pneumonitis"], trained.get("pneumonitis")),
     )
     return flags, context_scores(case, sites_reading(case).value)
+
+
+def _impossible(clinical: Clinical) -> Iterator[str]:
+    """Yield what no patient has: a file is checked when it is read, a study that was made in Python is not."""
+    for name, (low, high, unit) in clinical_limits().items():
+        value = getattr(clinical, name)
+        if value is not None and not low <= value <= high:
+            yield f"clinical.{name} is {value:g}; {low:g} to {high:g} is possible, {unit}."
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from scipy.special import expit, logit
 from ImmunoRadiomicsLib.analysis import AlignmentQuality, AlignmentRecord, Features, Flag, TimepointRecord
 from ImmunoRadiomicsLib.classifiers import assess
 from ImmunoRadiomicsLib.classifiers.pneumonitis import extent_class
+from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.study import Acquisition
 
 
@@ -537,3 +538,12 @@ def test_the_shipped_arm_is_shown_without_weight_and_named_for_what_it_is() -> N
         assert len(arm) == 1, answer.flag
         assert (arm[0].use, arm[0].log_odds) == ("context", 0.0)
         assert "simulation-trained, not for patients" in f"{arm[0].name} {arm[0].note}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("albumin_g_l", 3.6), ("ldh", -5.0), ("ldh", math.nan), ("neutrophils", math.inf), ("pdl1_percent", -1.0)],
+)
+def test_what_no_patient_has_is_refused_also_from_python(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"clinical.{name} is {value:g}"):
+        assess(**case(study=study(**{name: value})))
