@@ -57,6 +57,8 @@ LESION_COLUMNS = (
     "volume_change_percent",
     "mean_change_hu",
 )
+# What features begin with that are read from images beside the CT.
+_BESIDE = frozenset({"suv", "mr", "fused"})
 FEATURE_COLUMNS = ("patient", "timepoint", "lesion", "region", "feature", "value", "reason")
 DELTA_COLUMNS = (
     "patient",
@@ -171,8 +173,26 @@ def _feature_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
         start = (findings.patient, item.timepoint, item.lesion, item.region)
         if not item.values:
             yield (*start, None, None, item.reason)
+        measured = {_image_of(name) for name, value in item.values.items() if _number(value) is not None}
         for name, value in item.values.items():
-            yield (*start, name, _number(value), item.reason)
+            number = _number(value)
+            reason = _why_missing(name, measured) if number is None and item.reason is None else item.reason
+            yield (*start, name, number, reason)
+
+
+def _image_of(feature: str) -> str:
+    """Return what the name of a feature begins with: the image it is read from."""
+    return feature.split("_", 1)[0]
+
+
+def _why_missing(feature: str, measured: set[str]) -> str:
+    """Say why a region that could be measured lacks a feature; ``measured`` are the images that gave it others."""
+    image = _image_of(feature)
+    if image.startswith("log-sigma") and image not in measured:
+        return "the image is smaller than this filter"
+    if image in _BESIDE and image not in measured:
+        return "the image beside the CT does not hold the whole region, or the region is too small on it"
+    return "not defined for this region, most often because it has too few voxels or grey levels"
 
 
 def _delta_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:

@@ -84,7 +84,8 @@ def test_features_and_deltas_come_back_exactly(tmp_path):
     for item in analysis.features:
         for name, value in item.values.items():
             assert number(values[item.timepoint, item.lesion, item.region, name]) == value
-    (unmeasured,) = [row for row in table if row["reason"]]
+    assert all((row["value"] == "") == (row["reason"] != "") for row in table)
+    (unmeasured,) = [row for row in table if not row["feature"]]
     assert (unmeasured["region"], unmeasured["feature"], unmeasured["value"]) == ("border", "", "")
     deltas = rows(tmp_path / "delta.csv")
     assert len(deltas) == sum(max(len(item.values), 1) for item in analysis.deltas)
@@ -135,6 +136,21 @@ def test_any_number_and_name_comes_back(tmp_path_factory, values, lesion):
     for row, value in zip(table, values.values(), strict=True):
         expected = None if value is None or math.isnan(value) else value
         assert number(row["value"]) == expected
+
+
+def test_a_single_feature_that_is_missing_has_its_reason(tmp_path):
+    values = {
+        "log-sigma-9-0-mm-3D_glcm_Idm": None,
+        "original_glcm_MCC": None,
+        "original_glcm_Idm": 0.0,
+        "suv_original_a": None,
+    }
+    write_tables(example_analysis(features=(Features("baseline", "L1", "core", 9, None, values),), deltas=()), tmp_path)
+    reasons = {row["feature"]: row["reason"] for row in rows(tmp_path / "features.csv")}
+    assert reasons["log-sigma-9-0-mm-3D_glcm_Idm"] == "the image is smaller than this filter"
+    assert "too few voxels" in reasons["original_glcm_MCC"]
+    assert reasons["original_glcm_Idm"] == ""
+    assert "beside the CT" in reasons["suv_original_a"]
 
 
 def test_numpy_numbers_are_written_as_plain_numbers(tmp_path):
