@@ -12,7 +12,7 @@ from ..study import Acquisition
 from .bundles import Bundle
 from .case import Case
 from .distance import share_farther_out
-from .engine import Reading
+from .engine import Reading, known_or_missing
 
 Verdict = Literal["applicable", "caution", "not assessable"]
 
@@ -165,7 +165,8 @@ def lesion_doubts(lesions: Sequence[Lesion], timepoint: str) -> Iterator[Doubt]:
 
 def input_doubts(bundle: Bundle, readings: Mapping[str, Reading]) -> Iterator[Doubt]:
     """Yield what lies outside the ranges and the joint distribution that the card declares, and what is missing."""
-    known = {name: item.value for name, item in readings.items() if item.value is not None}
+    read = {name: known_or_missing(item).value for name, item in readings.items()}
+    known = {name: value for name, value in read.items() if value is not None}
     lacking = []
     for spec in bundle.card.inputs:
         value = known.get(spec.name)

@@ -95,6 +95,13 @@ def missing(name: str, why: str = "not entered") -> Reading:
     return Reading(name, None, "not known", "missing", why)
 
 
+def known_or_missing(reading: Reading) -> Reading:
+    """Return a reading, as missing where its value is no number: a measure of nothing has none."""
+    if reading.value is None or np.isfinite(reading.value):
+        return reading
+    return missing(reading.name, "the measurement gave no number")
+
+
 def evaluate(
     bundle: Bundle,
     readings: Mapping[str, Reading],
@@ -126,6 +133,7 @@ def evaluate(
     if model is None:
         raise ValueError("an evidence bundle is needed")
     card = bundle.card
+    readings = {name: known_or_missing(item) for name, item in readings.items()}
     base = _Prior.of(model, card, priors, seed)
     parts = list(_regression_parts(model.regression, readings, card, base, seed))
     for term in model.terms:

@@ -194,6 +194,7 @@ def _predict(
         *lesion_doubts(lesions, visit.timepoint),
         *input_doubts(bundle, readings),
         *_own_doubts(case, visit, readings),
+        *_unseen_growth(bundle, growths),
         *arm.doubts,
     ]
     applicability = Applicability.of(doubts)
@@ -285,6 +286,17 @@ def _own_doubts(case: Case, visit: Visit, readings: dict[str, Reading]) -> Itera
         yield Doubt("caution", "the start of treatment is not entered, time is counted from the baseline scan")
     if readings["ctdna_favourable"].value is not None and not case.melanoma:
         yield Doubt("caution", "circulating tumour DNA was studied in melanoma only")
+
+
+def _unseen_growth(bundle: Bundle, growths: Sequence[Growth]) -> Iterator[Doubt]:
+    """Yield lesions that grew more than any of the fitting data; the regression itself counts growth up to a limit only."""
+    high = next((item.high for item in bundle.card.inputs if item.name == "growth"), None)
+    for item in growths:
+        if high is not None and math.log(item.now_mm / max(item.nadir_mm, TOO_SMALL_MM)) > high:
+            yield Doubt(
+                "caution",
+                f"{item.lesion} grew more than any lesion of the fitting data ({_size_change(item)}): check the contours",
+            )
 
 
 def _context(case: Case, bundle: Bundle, growths: Sequence[Growth]) -> Iterator[Evidence]:

@@ -547,3 +547,18 @@ def test_the_shipped_arm_is_shown_without_weight_and_named_for_what_it_is() -> N
 def test_what_no_patient_has_is_refused_also_from_python(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"clinical.{name} is {value:g}"):
         assess(**case(study=study(**{name: value})))
+
+
+def test_growth_that_no_lesion_of_the_trials_had_is_said() -> None:
+    """+2900 % is a contour of something else, whatever the growth is cut at in the regression."""
+    (flag, _, _), _ = assess(**case(lesions=(lesion("L1", (10.0, 300.0)),)))
+    assert flag.applicability == "caution"
+    assert "L1 grew more than any lesion of the fitting data (10.0 to 300.0 mm (+2900 %))" in flag.reason
+
+
+def test_a_measure_that_is_no_number_counts_as_missing() -> None:
+    (_, _, absent), _ = assess(**case(lungs=()))
+    (_, _, flag), _ = assess(**case(lungs=(lungs(laa950_percent=math.nan),)))
+    assert flag.probability == absent.probability
+    item = next(item for item in flag.evidence if "mphysema" in item.name)
+    assert (item.use, item.log_odds) == ("missing", 0.0)

@@ -55,7 +55,7 @@ def test_growth_discriminates_as_weakly_as_the_reference(growth) -> None:
     assert growth.fit.coefficients[1] < 0
 
 
-def test_shipped_growth_numbers_are_the_refitted_ones(growth) -> None:
+def test_shipped_growth_numbers_are_the_refitted_ones(refit: ModuleType, growth) -> None:
     regression = stored("pseudoprogression", "model.json")["regression"]
     np.testing.assert_allclose(regression["coefficients"], growth.shrinkage * growth.fit.coefficients[1:], atol=1e-6)
     np.testing.assert_allclose(regression["covariance"], growth.shipped_covariance, atol=1e-6)
@@ -69,6 +69,10 @@ def test_shipped_growth_numbers_are_the_refitted_ones(growth) -> None:
     months = next(item for item in card["inputs"] if item["name"] == "months")
     assert months["low"] <= growth.ranges[1, 0] < months["low"] + 0.5
     assert months["high"] >= growth.ranges[1, 1] > months["high"] - 0.5
+    largest = next(item for item in card["inputs"] if item["name"] == "growth")["high"]
+    items, _ = refit.read_progressions(DATA / refit.SERIES_TABLE)
+    grown = max(np.log(item.now_mm / max(item.nadir_mm, refit.TOO_SMALL_MM)) for item in items)
+    assert largest - 0.01 < grown <= largest
 
 
 def test_contributions_at_the_origins_are_the_average_chance(growth) -> None:
