@@ -46,7 +46,7 @@ above the top it is bone, metal or dense contrast."""
 PARTED = 0.08
 """A limit of density counts where at least this share of what lies beside the lesion is beyond it."""
 IN_LUNG = 0.5
-CLEAR = 25.0
+CLEAR = 20.0
 CLEARER = 1.7
 NEARLY_AS_CLEAR = 0.85
 """From this share of its border against lung on a lesion is one of the lung; other densities are tried for it only below a border
@@ -60,9 +60,8 @@ COMPACT = 0.75
 SOFT_TRUST = 0.5
 UNSURE = 0.5
 """The largest ball in a compact lesion has this share of the radius of the ball of its volume; what a result in soft tissue
-counts; and the confidence below which a person should look. With 18 points in two lesions with experts' contours and 42 in
-virtual ones, the confidence told those with a Dice coefficient of 0.8 from the others with an AUC of 0.93: below
-``UNSURE`` were 10 of 12 failures and 5 of 48 others."""
+counts; and the confidence below which a person should look. They were chosen on 18 points in two lesions with experts' contours
+and 42 in virtual ones, with an earlier search in soft tissue; `benchmarks/lesions.py --part seed` says what they do now."""
 
 
 @dataclass(frozen=True, eq=False)
