@@ -307,10 +307,10 @@ class _Grower:
         return here.astype(float), float(depth[tuple(here)])
 
     def share_of_lung(self, found: _Candidate) -> float:
-        """Return the share of the border of a candidate that lies against lung, in steps of the window."""
+        """Return the share of the border of a candidate that lies against lung."""
         mask = found.chance > 0.5
         shell = ndimage.binary_dilation(mask) & ~mask
-        near = distance_to(self.aerated, self.spacing) <= RIM_MM
+        near = distance_to(self.aerated, self.spacing) <= max(RIM_MM, 1.5 * self.step)
         return float(near[shell].mean()) if shell.any() else 0.0
 
     def _noise(self) -> float:
