@@ -493,7 +493,7 @@ def _random_shape(rng: np.random.Generator) -> np.ndarray:
 
 
 def _exhaustive_diameters(plane: np.ndarray, step: np.ndarray) -> tuple[float, float]:
-    """The longest distance of any two vertices of the contour, and the longest of the cuts perpendicular to it on a fine scan."""
+    """The longest distance of any two vertices of the contour, and the longest of the cuts perpendicular to it, at all vertices and on a fine scan."""
     segments = contour_segments(plane) * step
     vertices = np.unique(segments.reshape(-1, 2), axis=0)
     gaps = np.linalg.norm(vertices[:, None] - vertices[None], axis=2)
@@ -504,7 +504,9 @@ def _exhaustive_diameters(plane: np.ndarray, step: np.ndarray) -> tuple[float, f
         u, v = segments @ along, segments @ np.array([-along[1], along[0]])
         sloped = np.abs(u[:, 0] - u[:, 1]) > 1e-9
         u, v = u[sloped], v[sloped]
-        for lines in np.array_split(np.linspace(u.min(), u.max(), 2000)[:, None], 20):
+        # A scan alone misses the lines along level edges, where the width jumps.
+        places = np.unique(np.concatenate([np.linspace(u.min(), u.max(), 2000), u.ravel()]))
+        for lines in np.array_split(places[:, None], 20):
             hit = (u.min(axis=1) <= lines) & (u.max(axis=1) >= lines)
             cut = v[:, 0] + (lines - u[:, 0]) / (u[:, 1] - u[:, 0]) * (v[:, 1] - v[:, 0])
             extent = np.where(hit, cut, -np.inf).max(axis=1) - np.where(hit, cut, np.inf).min(axis=1)
