@@ -186,7 +186,7 @@ class FeatureDelta:
     values: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     # The natural logarithm of later over earlier; None where they have no common sign.
     log_ratios: dict[str, float | None] = field(default_factory=dict)
-    # Why the change is to be read with care although it could be measured: the scans may not lie well on each other at this lesion.
+    # Why the change is to be read with care although it could be measured: the scans do not lie well on each other at this lesion.
     caution: str | None = None
 
 

@@ -519,7 +519,7 @@ class _Run:
         }
 
     def _withheld(self, delta: FeatureDelta) -> FeatureDelta:
-        """Empty a change that rests on a failed alignment; flag that of a lesion where the scans may not lie well on each other."""
+        """Empty a change that rests on a failed alignment; flag that of a lesion where the scans do not lie well on each other."""
         timepoints = {delta.earlier, delta.later} - {self.study.baseline.name}
         if timepoints <= set(self.transforms):
             return replace(delta, caution=_caution(delta, self.lesions))
@@ -741,11 +741,11 @@ class _Run:
 
 
 def _caution(delta: FeatureDelta, lesions_found: Sequence[Lesion]) -> str | None:
-    """Say where the scans may not lie well on each other at the lesion of a change."""
+    """Say where the scans do not lie well on each other at the lesion of a change."""
     lesion = next((item for item in lesions_found if item.id == delta.lesion), None)
     seen = [] if lesion is None else [lesion.at(delta.earlier), lesion.at(delta.later)]
     poor = [
-        f"{item.timepoint} may not lie well on the baseline here (local correlation {item.local_alignment:.2f}, which noise in soft tissue lowers too)"
+        f"{item.timepoint} does not lie well on the baseline here (local correlation {item.local_alignment:.2f})"
         for item in seen
         if item is not None and item.local_alignment is not None and item.local_alignment < LOW_LOCAL_ALIGNMENT
     ]

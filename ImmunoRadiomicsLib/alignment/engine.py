@@ -66,7 +66,7 @@ class Alignment:
         if not inside.any():
             return None
         near = ndimage.distance_transform_edt(~inside, sampling=grid.spacing[::-1]) <= 10.0
-        weights = np.where(near & self.measured.comparable, self.measured.structure, 0.0)
+        weights = np.where(near, self.measured.telling, 0.0)
         if weights.sum() < 1.0:
             return None
         return float(np.clip((self.measured.correlation * weights).sum() / weights.sum(), 0.0, 1.0))

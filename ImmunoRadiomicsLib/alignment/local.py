@@ -19,7 +19,7 @@ _LEAST_STRUCTURE = 1.0
 class LocalMap:
     """Local correlation of the aligned scans on a grid along the patient axes, and how much structure there is to judge by.
 
-    Both are arrays (z, y, x); ``structure`` is 0 where the scans cannot be compared.
+    Both are arrays (z, y, x); ``structure`` is that beyond the noise, 0 where the scans cannot be compared.
     """
 
     correlation: sitk.Image
@@ -29,9 +29,8 @@ class LocalMap:
     def of(cls, alignment: Alignment) -> LocalMap:
         """Take the map out of an alignment."""
         measured = alignment.measured
-        structure = np.where(measured.comparable, measured.structure, 0.0).astype(np.float32)
         correlation = np.nan_to_num(measured.correlation).astype(np.float32)
-        return cls(measured.grid.image(correlation), measured.grid.image(structure))
+        return cls(measured.grid.image(correlation), measured.grid.image(measured.telling))
 
     def write(self, folder: Path) -> None:
         """Write the map as two volumes."""

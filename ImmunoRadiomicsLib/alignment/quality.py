@@ -36,6 +36,17 @@ class Measured:
     overlap: float
     remaining_mm: float | None
 
+    @property
+    def telling(self) -> np.ndarray:
+        """How much each voxel tells of the alignment around one place (0 to 1): its structure beyond the noise.
+
+        Flat tissue, of which there is much around a lesion of the liver, tells nothing, however little its noise correlates. 0 where the scans
+        cannot be compared.
+        """
+        # A structure of one half is what three times the noise leaves (see ``local_correlation``); of a larger variance its share beyond that counts.
+        beyond = np.clip(2.0 - 1.0 / np.maximum(self.structure, 0.5), 0.0, 1.0)
+        return np.where(self.comparable, beyond, 0.0).astype(np.float32)
+
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray, region: np.ndarray) -> float | None:
     """Return the mean of ``values`` over a region, weighted; None where the region holds no weight."""

@@ -349,9 +349,7 @@ def _observation(
     if len(fragments) == 1 and total.parts > 1:
         notes.append(f"its contour has {total.parts} separate pieces; the diameters are those of the longest")
     if quality is not None and quality < LOW_LOCAL_ALIGNMENT:
-        notes.append(
-            f"the scans may not lie well on each other here (local correlation {quality:.2f}, which noise in soft tissue lowers too)"
-        )
+        notes.append(f"the scans do not lie well on each other here (local correlation {quality:.2f})")
     return LesionObservation(
         timepoint=sighting.timepoint,
         status="too small" if total.voxels < _FEWEST_VOXELS else "measured",

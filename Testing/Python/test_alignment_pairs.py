@@ -9,6 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib.alignment import align, read_transform, transform_points, write_transforms
+from ImmunoRadiomicsLib.alignment.deform import local_correlation
+from ImmunoRadiomicsLib.alignment.grids import Grid
+from ImmunoRadiomicsLib.alignment.quality import Measured
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.simulation import simulate_patient
 
@@ -107,6 +110,21 @@ def test_local_quality_is_high_on_a_match_and_low_on_a_mismatch(scans, aligned):
     assert 0.0 <= bad < good <= 1.0
     assert good > 0.6
     assert displaced.quality.verdict == "failed"
+
+
+def test_noise_of_flat_tissue_says_nothing_about_a_faint_lesion_that_lies_well():
+    rng = np.random.default_rng(2)
+    shape = (31, 31, 31)
+    distance = np.linalg.norm(np.indices(shape) - 15.0, axis=0)
+    lesion = np.where(distance <= 5.0, 150.0, 0.0)
+    first, other = (np.float32(lesion + rng.normal(0.0, 20.0, shape)) for _ in range(2))
+    correlation, structure = local_correlation(first, other)
+    grid = Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), shape)
+    measured = Measured(None, grid, correlation, structure, np.ones(shape, dtype=bool), 1.0, None)
+    telling = measured.telling
+    assert (telling[distance > 12.0] == 0.0).all()
+    assert (correlation * telling).sum() / telling.sum() > 0.85
+    assert (correlation * structure).sum() / structure.sum() < 0.4
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids=["left-right", "front-back", "head-feet"])
