@@ -36,8 +36,7 @@ EDGE_MM = 1.0
 SOFT_MM = 1.6
 """Scales on which borders, and the densities of soft tissue, are read: above the noise of a CT, below the size of a lesion."""
 RIM_MM = 2.5
-HALF_RIM_MM = 1.2
-"""How far the blurred border beside lung reaches: while lesions are looked for, and for the voxels of the result."""
+"""How far the blurred border beside lung reaches."""
 LIGHT_MM = 0.6
 FAT_BORDER_HU = -25.0
 SOFT_TOP_HU = 300.0
@@ -518,34 +517,6 @@ def _soft(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     weight = ndimage.gaussian_filter(tissue.astype(np.float32), sigma)
     mean = ndimage.gaussian_filter(np.where(tissue, np.minimum(values, SOFT_TOP_HU), 0.0), sigma)
     return np.where(tissue, mean / np.maximum(weight, 1e-3), light)
-
-
-def _half_voxels(mask: np.ndarray, values: np.ndarray, band: _Band, spacing: np.ndarray) -> np.ndarray:
-    """Return the voxels that are half lesion and half lung, or half fat: between the lesion on one side and that on the other."""
-    found = np.zeros_like(mask)
-    below = values < band.high
-    for half, beyond in (
-        ((values > band.lung) & below, values < LUNG_HU),
-        ((values > FAT_BORDER_HU) & below, values <= FAT_BORDER_HU),
-    ):
-        for axis in range(3):
-            steps = max(1, round(HALF_RIM_MM / float(spacing[axis])))
-            for sign in (1, -1):
-                found |= half & _reached(mask, axis, sign, steps) & _reached(beyond, axis, -sign, steps)
-    return found
-
-
-def _reached(mask: np.ndarray, axis: int, sign: int, steps: int) -> np.ndarray:
-    """Return for each voxel whether one of the voxels before it (sign 1) or after it (sign -1) along an axis is set."""
-    found = np.zeros_like(mask)
-    # Views, so that what is set along the first axis is set in the mask.
-    target, source = np.moveaxis(found, axis, 0), np.moveaxis(mask, axis, 0)
-    for step in range(1, min(steps, len(source) - 1) + 1):
-        if sign > 0:
-            target[step:] |= source[:-step]
-        else:
-            target[:-step] |= source[step:]
-    return found
 
 
 def _joined(mask: np.ndarray, centre: np.ndarray) -> np.ndarray:
