@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,8 +93,7 @@ def _write_joined(name: str, columns: Sequence[str], finished: Sequence[PatientR
         for item in finished:
             with open(item.table(name), "rb", buffering=0) as source:
                 source.seek(len(header))
-                while some := source.read(1 << 20):
-                    stream.write(some)
+                shutil.copyfileobj(source, stream, 1 << 20)
 
 
 def _patients(
