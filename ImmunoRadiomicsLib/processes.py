@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
+from multiprocessing import connection
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -31,3 +34,16 @@ def single_threaded_children() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def end_with_parent() -> None:
+    """Let this process end at once when the one that started it is gone, whatever it is doing: a killed parent cannot tell it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -21,7 +19,7 @@ from multiprocessing.context import SpawnContext
 from typing import Any, Generic, TypeVar
 
 from ..errors import ImmunoRadiomicsError, InputError, MissingDependencyError
-from ..processes import single_threaded_children
+from ..processes import end_with_parent, single_threaded_children
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -242,18 +240,10 @@ def _serve(pipe: connection.Connection, work: Callable[[Item], Result]) -> None:
 
 
 def _start_worker() -> None:
-    """Leave interruptions to the driver, and end when it ends: a killed driver cannot tell its workers."""
+    """Leave interruptions to the driver, and end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 class DaskPool(Generic[Item, Result]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import StageError
-from ..processes import single_threaded_children
+from ..processes import end_with_parent, single_threaded_children
 from .measurement import measure
 from .plan import Batch, Results
 from .preparation import Source
@@ -97,7 +96,7 @@ def _serve(link: connection.Connection, engine: str, shared: Mapping[str, _Share
     """Measure what is sent until None comes: the name of a volume with settings (to be kept), or regions of it with parameters."""
     # An interrupt from the keyboard reaches every process of the terminal; the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     source = None
     while (message := _received(link)) is not None:
@@ -111,14 +110,6 @@ def _serve(link: connection.Connection, engine: str, shared: Mapping[str, _Share
                 link.send(outcomes)
             except OSError:
                 return
-
-
-def _end_with_parent() -> None:
-    """End this process at once when its parent is gone, rather than with the region at hand."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _received(link: connection.Connection) -> Any:
