@@ -459,7 +459,6 @@ class _Run:
         return mask
 
     def _extract(self) -> None:
-        beside = self._images_beside()
         chosen = (
             {name: item.sha256 for name, item in self._presets().items()},
             self.settings.engine,
@@ -469,6 +468,7 @@ class _Run:
         key = self._key("extract", self.hashes, *chosen)
 
         def extract(progress: Progress) -> bool:
+            beside = self._images_beside()
             self.features = radiomics.extract(
                 self.inputs.volumes,
                 self.regions,

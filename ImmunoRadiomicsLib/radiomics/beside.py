@@ -82,18 +82,21 @@ def extract_beside(
         if (found.mr if kind == "mr" else found.pet) is not None
     ]
     added: dict[tuple[str, str | None, str], dict[str, float | None]] = {}
+    on_ct: dict[str, tuple[list[RegionMask], sitk.Image, sitk.Image]] = {}
     for number, (timepoint, kind) in enumerate(work):
         here = [item for item in regions if item.timepoint == timepoint and item.lesion is not None and item.count]
         image = images[timepoint].mr if kind == "mr" else images[timepoint].pet
         if image is None or not here:
             continue
-        preset = presets_beside()[kind]
-        covered = [item for item in here if covers(image, item, volumes[timepoint])]
-        placed, ground = (
-            _on_own_grid(covered, volumes[timepoint], image)
-            if kind == "mr"
-            else _on_grid_of_ct(covered, volumes[timepoint], image, with_ct=kind == "fused")
-        )
+        preset, ct = presets_beside()[kind], volumes[timepoint]
+        if kind == "mr":
+            placed, ground = _on_own_grid(_covered(here, ct, image), ct, image)
+        else:
+            # Uptake alone and the fused image have the same ground.
+            if timepoint not in on_ct:
+                on_ct[timepoint] = _on_grid_of_ct(_covered(here, ct, image), ct, image)
+            placed, crop, uptake = on_ct[timepoint]
+            ground = uptake if kind == "suv" else _fused_image(uptake, crop)
         measured = extract(
             {timepoint: ground},
             placed,
@@ -117,6 +120,10 @@ def _with(features: Features, more: Mapping[str, float | None] | None) -> Featur
     return replace(features, values={**features.values, **more}) if more and features.reason is None else features
 
 
+def _covered(regions: Sequence[RegionMask], ct: sitk.Image, image: sitk.Image) -> list[RegionMask]:
+    return [item for item in regions if covers(image, item, ct)]
+
+
 def covers(image: sitk.Image, region: RegionMask, ct: sitk.Image) -> bool:
     """Say whether every voxel of a region on the grid of a CT lies inside an image."""
     index = np.argwhere(region.voxels)[:, ::-1] + np.array(region.offset_zyx)[::-1]
@@ -135,11 +142,12 @@ def fused(suv: np.ndarray, hu: np.ndarray) -> np.ndarray:
 
 
 def _on_grid_of_ct(
-    regions: Sequence[RegionMask], ct: sitk.Image, pet: sitk.Image, *, with_ct: bool
-) -> tuple[list[RegionMask], sitk.Image]:
-    """Return the regions and the uptake (or the fused image) on the part of the CT's grid around all of them."""
+    regions: Sequence[RegionMask], ct: sitk.Image, pet: sitk.Image
+) -> tuple[list[RegionMask], sitk.Image, sitk.Image]:
+    """Return the regions, the CT and the uptake on the part of the CT's grid around all of them; one voxel where there are none."""
     if not regions:
-        return [], ct
+        corner = ct[:1, :1, :1]
+        return [], corner, corner
     margin = np.ceil(_MARGIN_MM / np.array(ct.GetSpacing()[::-1])).astype(int)
     first = np.min([item.offset_zyx for item in regions], axis=0)
     last = np.max([np.add(item.offset_zyx, item.voxels.shape) for item in regions], axis=0)
@@ -151,7 +159,7 @@ def _on_grid_of_ct(
     for item in regions:
         there_z, there_y, there_x = (int(at) for at in np.subtract(item.offset_zyx, first))
         placed.append(replace(item, offset_zyx=(there_z, there_y, there_x)))
-    return placed, _fused_image(uptake, crop) if with_ct else uptake
+    return placed, crop, uptake
 
 
 def _fused_image(uptake: sitk.Image, ct: sitk.Image) -> sitk.Image:
