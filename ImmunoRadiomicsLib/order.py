@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -61,6 +62,12 @@ class Settings:
         return {**to_json(self), "criteria": ", ".join(self.criteria), "bundles": ", ".join(self.bundles)}
 
     @property
+    def chosen(self) -> dict[str, Any]:
+        """The settings that a result depends on: not how many processes share the work, nor files, which count by what they hold, wherever they lie."""
+        elsewhere = ("jobs", "bundles", "preset", "lung_preset")
+        return {key: value for key, value in to_json(self).items() if key not in elsewhere}
+
+    @property
     def bundles_sha256(self) -> tuple[str, ...]:
         """What the given bundles hold: a card names its model files by their hashes."""
         return tuple(sha256_of(Path(item) / CARD_FILE) for item in self.bundles)
@@ -103,9 +110,8 @@ class Order:
         told = [
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints
         ]
-        # How many processes share the work does not change what they find; files count by what they hold, wherever they lie.
-        elsewhere = ("jobs", "criteria", "bundles", "preset", "lung_preset")
-        chosen = {key: value for key, value in to_json(settings).items() if key not in elsewhere}
+        # The protocol says what the criteria come to, however they were given.
+        chosen = {key: value for key, value in settings.chosen.items() if key != "criteria"}
         return cls(
             source,
             settings,

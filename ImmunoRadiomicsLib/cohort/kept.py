@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 from ..files import write_text
@@ -23,10 +22,8 @@ FileStamp = tuple[str, int, int]
 def settings_key(settings: Settings, perturbations: int) -> str:
     """Name what the results of all patients of a run depend on; files count by what they hold, wherever they lie."""
     presets = [*map(load_preset, (settings.preset, settings.lung_preset)), *presets_beside().values()]
-    elsewhere = ("jobs", "bundles", "preset", "lung_preset")
-    chosen = {key: value for key, value in asdict(settings).items() if key not in elsewhere}
     held = [(item.name, item.sha256) for item in presets], settings.bundles_sha256
-    return fingerprint(code_fingerprint(), chosen, held, perturbations)
+    return fingerprint(code_fingerprint(), settings.chosen, held, perturbations)
 
 
 def key_of(patient: CohortPatient, shared: str) -> str:
