@@ -26,6 +26,7 @@ class RunSection(Section):
         self.onClick(self.ui.addBundleButton, self.onAddBundle)
         self.onClick(self.ui.removeBundleButton, self.onRemoveBundle)
         self.ui.bundlesTable.connect("itemSelectionChanged()", self.panel.update)
+        self.ui.bundlesTable.setWordWrap(False)
 
     def show(self, shown: Shown) -> None:
         """Show whether the analysis can be started, and why not."""
@@ -46,12 +47,20 @@ class RunSection(Section):
     def _showBundles(self, shown: Shown) -> None:
         ui = self.ui
         found = self.logic.ownBundles(self.parameters)
-        rows = [[item.flag, item.title, item.problem or item.weight, item.folder] for item in found]
+        refused = _("refused: {reason}")
+        states = [refused.format(reason=item.problem) if item.problem else item.weight for item in found]
+        rows = [[item.flag, item.title, state, item.folder] for item, state in zip(found, states, strict=True)]
         headings = [_("Flag"), _("Bundle"), _("State"), _("Folder")]
         if self._bundleRows != (rows, self.parameters.parameterNode):
             self._bundleRows = (rows, self.parameters.parameterNode)
             blocked = ui.bundlesTable.blockSignals(True)
             fillTable(ui.bundlesTable, headings, rows)
+            # The panel is narrow: title and state share its width, and tooltips tell all of them and the folder.
+            ui.bundlesTable.setColumnHidden(3, True)
+            for column in (1, 2):
+                ui.bundlesTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
+            for row, item in enumerate(found):
+                ui.bundlesTable.item(row, 1).setToolTip(f"{item.title}\n{item.folder}")
             ui.bundlesTable.setCurrentCell(-1, -1)
             ui.bundlesTable.blockSignals(blocked)
         ui.bundlesTable.visible = bool(rows)
