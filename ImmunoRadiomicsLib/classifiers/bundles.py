@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -21,12 +21,16 @@ from ..errors import InputError
 from ..files import sha256_of, write_text
 from ..resources import resource
 from ..serialise import from_json, json_schema
-from .model import MODEL_VERSION, EvidenceModel
+from .model import MODEL_VERSION, EvidenceModel, Prior, RatioTerm, TestTerm
 from .trained import KNOWN_TYPES, TRAINED_VERSION, Predictor, TrainedModel, load_estimator, model_problems
 
 CARD_VERSION = "1.0"
 CARD_FILE = "card.json"
 EVIDENCE_FILE = "model.json"
+# A card or a model in JSON is read into memory as a whole; the largest that is trained here takes a hundredth of this.
+LARGEST_JSON_BYTES = 50_000_000
+# The priors that each question chooses from.
+_PRIORS_NEEDED = {"pseudoprogression": ("any", "melanoma"), "pneumonitis": ("trial", "real-world")}
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,12 @@ def _parse(path: Path) -> dict[str, Any]:
         return number if math.isfinite(number) else refuse(text)
 
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file; a bundle is a folder with {CARD_FILE}.")
+        if path.stat().st_size > LARGEST_JSON_BYTES:
+            raise InputError(
+                f"{path}: holds more than {LARGEST_JSON_BYTES // 1_000_000} MB, which no card or model does."
+            )
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
     except OSError as error:
         raise InputError(
@@ -280,10 +290,26 @@ def _card_problems(card: Card) -> Iterator[str]:
             yield f"the input {spec.name!r} has low {spec.low} above high {spec.high}."
     if card.training.source not in sources:
         yield f"the training data cite {card.training.source!r}, which is not among the sources."
+    yield from _figure_problems(card)
     if EVIDENCE_FILE not in card.sha256:
         yield f"sha256 does not name {EVIDENCE_FILE}."
     for name in sorted(set(card.types) - KNOWN_TYPES):
         yield f"types names {name!r}, which is no part of any model that this software fits."
+
+
+def _figure_problems(card: Card) -> Iterator[str]:
+    """Yield figures that cannot be: a trained bundle weighs by its AUC, so that one above 1 would count more than all evidence."""
+    patients, events = card.training.patients, card.training.events
+    if any(value is not None and value < 0 for value in (patients, events)):
+        yield f"training has {patients} patients and {events} events."
+    for name, found in (("internal", card.validation.internal), ("external", card.validation.external)):
+        if found is None:
+            continue
+        auc = found.auc
+        if not (0 <= auc.lower <= auc.upper <= 1 and 0 <= auc.value <= 1):
+            yield f"the {name} AUC {auc.value:g} ({auc.lower:g} to {auc.upper:g}) is none between 0 and 1."
+        if found.brier is not None and not 0 <= found.brier <= 1:
+            yield f"the {name} Brier score {found.brier:g} is none between 0 and 1."
 
 
 def _file_problems(folder: Path, card: Card) -> Iterator[str]:
@@ -313,11 +339,38 @@ def _model_problems(card: Card, model: EvidenceModel) -> Iterator[str]:
         if part.source not in sources:
             yield f"{getattr(part, 'id', type(part).__name__)} cites {part.source!r}, which the card does not list."
     yield from _number_problems(model)
+    yield from _need_problems(model)
     if model.regression is not None:
         yield from _regression_problems(model)
 
 
+def _need_problems(model: EvidenceModel) -> Iterator[str]:
+    """Yield what the question of a model needs and the model does not have."""
+    regression = model.regression
+    priors = [item.id for item in model.priors]
+    for name in _PRIORS_NEEDED.get(model.flag, ()):
+        if name not in priors:
+            yield f"a model of {model.flag} needs the prior {name!r}."
+    if model.flag == "pseudoprogression" and (regression is None or "growth" not in regression.inputs):
+        yield "a model of pseudoprogression needs a regression on 'growth'."
+    if model.flag == "hyperprogression" and (regression is None or regression.intercept is None):
+        yield "a model of hyperprogression needs a regression with an intercept, which is its prior."
+    if model.flag != "pneumonitis" and model.measurement_error is None:
+        yield f"a model of {model.flag} needs the measurement error of a diameter."
+    if priors and regression is not None and regression.intercept is not None:
+        yield "the priors and the intercept of the regression both say where the answer starts."
+
+
 def _number_problems(model: EvidenceModel) -> Iterator[str]:
+    parts: tuple[tuple[str, Sequence[Prior | RatioTerm | TestTerm]], ...] = (
+        ("prior", model.priors),
+        ("term", model.terms),
+        ("test", model.tests),
+    )
+    for what, items in parts:
+        names = [item.id for item in items]
+        for name in sorted({item for item in names if names.count(item) > 1}):
+            yield f"the {what} {name!r} is there twice."
     probabilities = [(item.lower, item.probability, item.upper) for item in model.priors]
     probabilities += [(item.lower, item.probability, item.upper) for item in model.limits]
     for lower, probability, upper in probabilities:
@@ -331,11 +384,24 @@ def _number_problems(model: EvidenceModel) -> Iterator[str]:
             yield f"{term.id}: is not adjusted, and the model has no shrinkage."
         if term.form == "per unit" and (term.origin is None or term.direction is None):
             yield f"{term.id}: a ratio per unit needs an origin and a direction."
-        if term.measure == "risk ratio" and (term.at_risk is None or not 0 < term.at_risk * term.ratio < 1):
-            yield f"{term.id}: a ratio of risks needs the risk at which it was measured."
+        if term.measure == "risk ratio" and not _gives_risks(term, bounds):
+            yield f"{term.id}: a ratio of risks needs the risk at which it was measured, below 1 before and after."
+        if term.ceiling_ratio is not None and term.ceiling_ratio <= 1:
+            yield f"{term.id}: the ceiling is a ratio above 1."
     for test in model.tests:
         if not (0 <= test.hits <= test.cases and 0 <= test.rejections <= test.others and test.cases and test.others):
             yield f"{test.id}: the counts do not fit together."
+    shrinkage, error, levels = model.shrinkage, model.measurement_error, model.levels
+    if shrinkage is not None and not (0 <= shrinkage.factor <= 1 and shrinkage.standard_deviation >= 0):
+        yield "the shrinkage is no factor between 0 and 1 with a standard deviation."
+    if error is not None and error.sd_log_diameter < 0:
+        yield "the measurement error is below 0."
+    if not 0 <= levels.unlikely_probability < levels.likely_probability <= 1:
+        yield "the levels are no rising probabilities between 0 and 1."
+
+
+def _gives_risks(term: RatioTerm, ratios: Sequence[float]) -> bool:
+    return term.at_risk is not None and all(0 < term.at_risk * ratio < 1 for ratio in (1.0, *ratios))
 
 
 def _regression_problems(model: EvidenceModel) -> Iterator[str]:
@@ -352,6 +418,11 @@ def _regression_problems(model: EvidenceModel) -> Iterator[str]:
     )
     if any(len(item) != size for item in lists):
         yield "the lists of the regression differ in length from its inputs."
+    if any(value < 0 for value in regression.spreads):
+        yield "a spread of the regression is below 0."
+    if not regression.distance_inputs:
+        yield "the regression names no distance inputs, so nobody far outside would be noticed."
+        return
     for name, matrix, width in (
         ("covariance", regression.covariance, size + (regression.intercept is not None)),
         ("scatter", regression.scatter, len(regression.distance_inputs)),

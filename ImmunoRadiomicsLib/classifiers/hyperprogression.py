@@ -171,7 +171,8 @@ def _context(case: Case, bundle: Bundle, model: EvidenceModel, readings: dict[st
         note = "the same causes as LDH and metastatic sites, which count"
         yield Evidence(item.title, shown, 0.0, None, None, "grouped", card.cite(item.source), f"{item.text}; {note}")
     direction = _radiomics_direction(case)
-    if direction is not None:
+    # A bundle of one's own need not know of it.
+    if direction is not None and any(item.id == _GABRYS_SOURCE for item in card.sources):
         note = "direction only: intercept, scaling and discretisation of this melanoma model are not public, so it has no weight"
         yield Evidence(
             "Texture of the largest lesion", direction, 0.0, None, None, "context", card.cite(_GABRYS_SOURCE), note

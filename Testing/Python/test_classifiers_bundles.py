@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from classifier_cases import case
 
-from ImmunoRadiomicsLib.classifiers import list_bundles, load_bundle, seal_bundle
+from ImmunoRadiomicsLib.analysis import Features
+from ImmunoRadiomicsLib.classifiers import assess, list_bundles, load_bundle, seal_bundle
 from ImmunoRadiomicsLib.classifiers.arm import external_weight
-from ImmunoRadiomicsLib.classifiers.bundles import bundle_schemas
+from ImmunoRadiomicsLib.classifiers.bundles import LARGEST_JSON_BYTES, bundle_schemas
 from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
 from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
 from ImmunoRadiomicsLib.errors import InputError
@@ -44,6 +47,7 @@ PUBLISHED_RATIOS = {
     ("pneumonitis-evidence", "combination"): (3.47, None, None),
     ("pneumonitis-evidence", "albumin"): (0.889, 0.808, 0.979),
 }
+PRIOR = {"id": "any", "title": "", "probability": 0.1, "lower": 0.1, "upper": 0.2, "source": "zhao2022"}
 PUBLISHED_PRIORS = {
     ("pseudoprogression-evidence", "any"): (0.15, 0.08, 0.26),
     # 14 of 78, with Wilson's interval.
@@ -290,10 +294,61 @@ def test_an_unlisted_source_is_refused(copy) -> None:
         ("model", lambda data: data["regression"]["covariance"][0].__setitem__(0, -1.0), "positive definite"),
         ("model", lambda data: data["regression"]["scatter"].pop(), "scatter"),
         ("model", lambda data: data["regression"].update(distance_inputs=["sites", "age"]), "distance input"),
+        ("model", lambda data: data["regression"].update(distance_inputs=[], location=[], scatter=[]), "far outside"),
+        ("model", lambda data: data["regression"].update(spreads=[0.5, -1.4, 0.6]), "spread"),
+        ("model", lambda data: data["shrinkage"].update(standard_deviation=-0.1), "shrinkage"),
+        ("model", lambda data: data["shrinkage"].update(factor=5.0), "shrinkage"),
+        ("model", lambda data: data["measurement_error"].update(sd_log_diameter=-0.1), "measurement error"),
+        ("model", lambda data: data["levels"].update(unlikely_probability=5.0), "levels"),
+        ("model", lambda data: data["terms"].append(data["terms"][0]), "'ldh-nsclc' is there twice"),
+        ("model", lambda data: data["terms"][0].update(ceiling_ratio=0.0), "ceiling"),
+        ("model", lambda data: data["terms"][0].update(measure="risk ratio", at_risk=0.3), "below 1"),
+        ("card", lambda data: data["validation"]["external"]["auc"].update(value=1.7, upper=1.9), "external AUC 1.7"),
+        ("card", lambda data: data["validation"]["external"].update(brier=2.0), "Brier"),
+        ("card", lambda data: data["training"].update(events=-1), "-1 events"),
     ],
 )
 def test_a_wrong_form_is_refused(copy, file: str, change: Any, word: str) -> None:
     assert word in refusal(copy(**{file: change}))
+
+
+@pytest.mark.parametrize(
+    ("identifier", "change", "word"),
+    [
+        (IDS[0], lambda model: model.update(regression=None), "a regression with an intercept"),
+        (IDS[0], lambda model: model.update(measurement_error=None), "measurement error"),
+        (IDS[0], lambda model: model["priors"].append(PRIOR), "both say where the answer starts"),
+        (IDS[1], lambda model: model["priors"].pop(), "the prior 'real-world'"),
+        (IDS[2], lambda model: model["priors"].pop(), "the prior 'melanoma'"),
+        (IDS[2], lambda model: model["regression"]["inputs"].__setitem__(0, "months"), "a regression on 'growth'"),
+    ],
+)
+def test_a_model_without_what_its_question_needs_is_refused(copy, identifier: str, change: Any, word: str) -> None:
+    assert word in refusal(copy(identifier, model=change))
+
+
+def test_a_card_without_the_texture_publication_answers_all_the_same(copy) -> None:
+    def drop(card: dict[str, Any]) -> None:
+        card["sources"] = [item for item in card["sources"] if item["id"] != "gabrys2022"]
+
+    texture = Features("baseline", "L1", "core", 2000, None, {"original_firstorder_10Percentile": -35.5})
+    (_, flag, _), _ = assess(**case(features=(texture,)), bundles=[copy(card=drop)])
+    assert flag.status == "assessed"
+    assert "Texture of the largest lesion" not in {item.name for item in flag.evidence}
+
+
+def test_a_huge_card_is_refused_unread(copy) -> None:
+    folder = copy()
+    with (folder / "card.json").open("r+b") as stream:
+        stream.truncate(LARGEST_JSON_BYTES + 1)
+    assert "more than 50 MB" in refusal(folder)
+
+
+def test_a_pipe_in_place_of_the_card_is_refused(copy) -> None:
+    folder = copy()
+    (folder / "card.json").unlink()
+    os.mkfifo(folder / "card.json")
+    assert "is no file" in refusal(folder)
 
 
 @pytest.mark.parametrize(
