@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -34,6 +35,7 @@ _LEAST_RANGE_HU = 100.0
 _VOLUME_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _DETACHED_SUFFIXES = (".nhdr", ".mhd")
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_GZIP_MARK = b"\x1f\x8b"
 
 
 class Anatomy(IntEnum):
@@ -169,11 +171,22 @@ def read_volume(path: Path, *, ct: bool = True) -> sitk.Image:
 
 
 def image_sha256(path: Path) -> str:
-    """Return the SHA-256 of an image: of its file, of the files of its folder, or of a header and the voxels it points to."""
+    """Return the SHA-256 of an image: of its file, of the files of its folder, or of a header and the voxels it points to.
+
+    Raises
+    ------
+    InputError
+        If there is a header and the voxels that it points to cannot be read.
+    """
     if not path.name.lower().endswith(_DETACHED_SUFFIXES):
         return sha256_of(path)
     digest = hashlib.sha256(path.read_bytes())
-    digest.update(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).data)
+    try:
+        digest.update(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).data)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: the voxels that this header points to cannot be read. Put their file beside it, or export the image as one file."
+        ) from error
     return digest.hexdigest()
 
 
@@ -193,8 +206,8 @@ def _read_file(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(f"{path}: the file cannot be read as an image; it may be damaged. Export it again.") from error
     _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
-    _check_spacing(path, reader.GetSpacing())
     _check_whole(path, reader.GetSize())
+    _check_spacing(path, reader.GetSpacing())
     try:
         return reader.Execute()
     except RuntimeError as error:
@@ -221,19 +234,29 @@ def _read_series(folder: Path) -> sitk.Image:
 
 def _check_whole(path: Path, size: Sequence[int]) -> None:
     """Refuse a NIfTI or gzip file that was cut short: the image library fills what is missing and says nothing."""
-    name = path.name.lower()
+    needed = 1.0
     try:
-        length = _unpacked_length(path) if name.endswith(".gz") else path.stat().st_size
+        length = _unpacked_length(path)
+        if path.name.lower().endswith(_NIFTI_SUFFIXES):
+            needed = max(needed, math.prod(size) * _nifti_field(path, "h", 72, 14) / 8)
     except (OSError, EOFError, zlib.error):
         length = 0
-    voxel_bits = _nifti_field(path, "h", 72, 14) if name.endswith(_NIFTI_SUFFIXES) else 0
-    if length == 0 or length < math.prod(size) * voxel_bits / 8:
+    if length < needed:
         raise InputError(f"{path}: the header is readable but the voxels are not; the file is cut short or damaged.")
 
 
+def _unpacked(path: Path) -> BinaryIO:
+    """Open a file to read what it holds, packed or not: a NIfTI file is read by the image library whatever its name says of that."""
+    with path.open("rb") as stream:
+        packed = stream.read(len(_GZIP_MARK)) == _GZIP_MARK
+    return cast("BinaryIO", gzip.open(path, "rb")) if packed else path.open("rb")
+
+
 def _unpacked_length(path: Path) -> int:
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size
     length = 0
-    with gzip.open(path, "rb") as stream:
+    with _unpacked(path) as stream:
         while chunk := stream.read(1 << 22):
             length += len(chunk)
     return length
@@ -241,7 +264,7 @@ def _unpacked_length(path: Path) -> int:
 
 def _nifti_field(path: Path, kind: str, offset: int, offset_in_version_2: int) -> int:
     """Return a number of a NIfTI header, of either version and byte order."""
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with _unpacked(path) as stream:
         header = stream.read(540)
     order = "<" if struct.unpack_from("<i", header)[0] in (348, 540) else ">"
     version_1 = struct.unpack_from(f"{order}i", header)[0] == 348
@@ -280,7 +303,7 @@ def _header_has_spacing(path: Path) -> bool:
     """Say whether the file itself states its spacing; readers put 1 mm where it does not."""
     name = path.name.lower()
     if name.endswith(_NIFTI_SUFFIXES):
-        with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as stream:
+        with _unpacked(path) as stream:
             header = stream.read(348)
         big_endian = struct.unpack_from("<i", header, 0)[0] not in (348, 540)
         if struct.unpack_from(">i" if big_endian else "<i", header, 0)[0] != 348:

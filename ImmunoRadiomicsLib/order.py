@@ -105,7 +105,7 @@ class Order:
         workspace.check_inputs([*files, source] if isinstance(source, Path) else files)
         try:
             hashes = _hashes_of_inputs(study)
-        except OSError:
+        except (OSError, InputError):
             return cls(source, settings, presets, workspace, {}, "")
         told = [
             {key: value for key, value in vars(item).items() if key not in TIMEPOINT_FILES} for item in study.timepoints

@@ -135,13 +135,12 @@ def run_patient(task: Task) -> Outcome:
         reason = str(error)
     except MemoryError:
         reason = "The memory is not enough. Run with fewer jobs."
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        reason, number = f"{error.filename or 'a file'}: {error.strerror}", error.errno or 0
     except Exception as error:  # a defect of ours must not end the work on the others
-        reason = f"{type(error).__name__}: {error}"
-        detail = traceback.format_exc()
+        if isinstance(error, OSError) and error.strerror is not None:
+            reason, number = f"{error.filename or 'a file'}: {error.strerror}", error.errno or 0
+        else:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            detail = traceback.format_exc()
     seconds = time.monotonic() - started
     if not reason:
         return Outcome(task.patient.patient, "done", seconds=seconds)

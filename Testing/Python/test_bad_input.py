@@ -76,6 +76,13 @@ def without_spacing(folder: Path) -> None:
     (folder / "ct2.nrrd").write_bytes(header.encode() + values.astype("<i2").tobytes())
 
 
+def detach(folder: Path) -> Path:
+    """Put a header and a file of voxels in the place of a CT and return the latter."""
+    sitk.WriteImage(sitk.ReadImage(str(folder / "ct2.nrrd")), str(folder / "ct2.mhd"))
+    edit("ct2.nrrd", "ct2.mhd")(folder)
+    return folder / "ct2.raw"
+
+
 MISTAKES = {
     "a missing image": (lambda folder: (folder / "ct2.nrrd").unlink(), "ct2.nrrd"),
     "a missing segmentation": (lambda folder: (folder / "seg2.nrrd").unlink(), "seg2.nrrd"),
@@ -87,6 +94,7 @@ MISTAKES = {
     "an image with NaN": (replace_image("ct1.nrrd", with_nan), "not a number"),
     "an image of two dimensions": (replace_image("ct1.nrrd", lambda volume: volume[:, :, 0]), "two-dimensional"),
     "a lesion that no segmentation has": (edit("segment: L1", "segment: L7"), "`L7` is in no segmentation"),
+    "a header without its voxels": (lambda folder: detach(folder).unlink(), "the voxels are not"),
     "a malformed YAML": (edit("patient: P001", "patient: [P001"), "malformed"),
     "an unknown key": (edit("patient: P001", "patient: P001\nanatomy: chest"), "unknown key `anatomy`"),
     "an image without spacing": (without_spacing, "no voxel spacing"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import errno
+import gzip
 import json
 import os
 import re
@@ -616,6 +617,19 @@ def test_facts_of_the_list_are_judged_like_those_of_a_study(tmp_path: Path) -> N
     assert (outcome.status, outcome.stage) == ("failed", "read")
     assert "ECOG" in outcome.reason
     assert outcome.reason.startswith("row of A")
+
+
+def test_what_a_library_raises_fails_its_patient_alone_and_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path) -> Study:
+        raise gzip.BadGzipFile("not a\ngzipped file")
+
+    monkeypatch.setattr(work, "load_study", load)
+    outcome = run_patient(Task(CohortPatient("A", tmp_path / "study.yaml"), tmp_path / "p", Settings()))
+    assert (outcome.status, outcome.stage) == ("failed", "read")
+    assert outcome.reason == "BadGzipFile: not a gzipped file"
+    assert "Traceback" in (tmp_path / "p" / work.FAILURE_FILE).read_text()
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(

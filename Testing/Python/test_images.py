@@ -252,6 +252,22 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, share: float) 
     assert "cut short" in problem(lambda: images.read_volume(path))
 
 
+def test_a_nifti_file_is_read_whatever_its_name_says_of_packing(tmp_path: Path) -> None:
+    images.write_volume(volume(), tmp_path / "ct.nii")
+    (tmp_path / "ct.nii").rename(tmp_path / "ct.nii.gz")
+    read = images.read_volume(tmp_path / "ct.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(volume()))
+
+
+def test_a_packed_file_with_wrong_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ct.nii.gz"
+    images.write_volume(volume(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert "damaged" in problem(lambda: images.read_volume(path))
+
+
 @pytest.mark.parametrize("size_mm", [0.0007, 700.0])
 def test_a_spacing_in_another_unit(tmp_path: Path, size_mm: float) -> None:
     image = volume()
