@@ -88,8 +88,18 @@ def clinical_row(cells: Mapping[str, str]) -> tuple[ClinicalRow, list[str]]:
     """
     import yaml
 
+    def load(cell: str) -> Any:
+        try:
+            found = yaml.safe_load(cell)
+        except (ValueError, yaml.YAMLError):
+            return cell
+        if isinstance(found, float) and found.is_integer():
+            return int(found)  # programs that know no missing whole number write 1.0
+        # What means something else in YAML, such as `>50`, `-` or `#5`, is told as it was written.
+        return found if isinstance(found, int | float | datetime.date) or cell.lower() in ("null", "~") else cell
+
     truths = {name for name, kind in typing.get_type_hints(Clinical).items() if bool in typing.get_args(kind)}
-    values = {name: _value(name, cell, yaml.safe_load, truths) for name, cell in cells.items() if name != "patient"}
+    values = {name: _value(name, cell, load, truths) for name, cell in cells.items() if name != "patient"}
     treatment = {own: values[name] for name, own in _TREATMENT.items() if name in values}
     clinical = {name: value for name, value in values.items() if name not in _TREATMENT and name != "tumour"}
     row = ClinicalRow(cells["patient"], values.get("tumour"), Treatment(**treatment), Clinical(**clinical))
@@ -101,12 +111,8 @@ def _value(name: str, cell: str, load: Any, truths: set[str]) -> Any:
         return tuple(part.strip() for part in cell.split(";") if part.strip())
     if name in ("tumour", "regimen", "histology", "smoking", "sex", "setting", "ctdna_change"):
         return cell
-    if name in truths and cell in ("0", "1"):
-        return cell == "1"
-    try:
-        return load(cell)
-    except ValueError:
-        return cell
+    value = load(cell)
+    return bool(value) if name in truths and value in (0, 1) else value
 
 
 def _problems(row: ClinicalRow) -> list[str]:

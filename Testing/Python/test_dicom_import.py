@@ -34,6 +34,7 @@ from scipy import ndimage
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.dicom import import_folder, read_sources
 from ImmunoRadiomicsLib.dicom.choice import sharpness
+from ImmunoRadiomicsLib.dicom.clinical import clinical_row
 from ImmunoRadiomicsLib.dicom.contours import filled_polygon
 from ImmunoRadiomicsLib.dicom.patient import timepoint_names
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
@@ -622,6 +623,20 @@ def test_burnt_in_text_is_warned_of(tmp_path: Path) -> None:
     result = import_folder(tmp_path / "in", tmp_path / "out")
     assert len(result.warnings) == 1
     assert "baseline: something is burnt into every slice" in result.warnings[0]
+
+
+@pytest.mark.parametrize("cell", [">50", ">1", "-", "#5", "[1", "*", "@1", "'1'"])
+def test_a_clinical_value_that_is_none_is_told_as_it_was_written(cell: str) -> None:
+    _, problems = clinical_row({"patient": "A", "pdl1_percent": cell})
+    assert problems == [f"`pdl1_percent: {cell}` in `clinical` is not a number."]
+
+
+def test_whole_numbers_and_truths_as_programs_write_them() -> None:
+    cells = {"patient": "A", "ecog": "1.0", "ild": "0.0", "liver_metastases": "1", "ldh": "210.5", "age": "null"}
+    row, problems = clinical_row(cells)
+    assert problems == []
+    found = row.clinical
+    assert (found.ecog, found.ild, found.liver_metastases, found.ldh, found.age) == (1, False, True, 210.5, None)
 
 
 def test_clinical_data_and_names_of_time_points(tmp_path: Path) -> None:
