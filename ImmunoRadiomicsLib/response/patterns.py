@@ -52,8 +52,11 @@ class ClinicalCourse:
 
     @property
     def early_poor_status(self) -> bool | None:
-        """Whether the performance status was ECOG 2 or worse within the first two months; None where not recorded."""
-        early = [value for day, value in (self.ecog or {}).items() if self.start <= day <= self.start + TWO_MONTHS_DAYS]
+        """Whether the performance status was ECOG 2 or worse within the first two months; None where not recorded.
+
+        The status on the day of the start is the one that the patient came with, and tells nothing of the time after it.
+        """
+        early = [value for day, value in (self.ecog or {}).items() if self.start < day <= self.start + TWO_MONTHS_DAYS]
         return any(value >= 2 for value in early) if early else None
 
 
@@ -131,7 +134,9 @@ def _answer(value: bool | None) -> Answer:
 def _above(value: float | None, bar: float, *, strict: bool = False) -> bool | None:
     if value is None:
         return None
-    return value > bar if strict else value >= bar
+    # Sizes are whole tenths of a millimetre; binary fractions miss a bar that their difference or ratio meets exactly.
+    rounded = round(value, 9)
+    return rounded > bar if strict else rounded >= bar
 
 
 def _word(value: float | None, unit: str = "", form: str = ".1f") -> str:
@@ -148,10 +153,16 @@ def hyperprogression(
     """Return the answer of every published definition of hyperprogression.
 
     A definition that needs a scan before the baseline is not assessable without it, whatever else is known, and one that
-    needs a ratio is not assessable where the tumour did not grow before the baseline.
+    needs a ratio is not assessable where the tumour did not grow before the baseline. None that needs growth rates is assessable where
+    the targets were not measured at the first evaluation.
     """
     pd = None if first is None else first.progressed
     increase = None if first is None else first.increase
+    rates = kinetics
+    # Growth until a later scan says nothing about growth until the first evaluation.
+    missed = first is not None and window.evaluation_day is not None and window.evaluation_day != first.day
+    if missed:
+        kinetics = Kinetics()
     ratio, tgk_ratio = kinetics.tgr_ratio, kinetics.tgk_ratio
     difference = kinetics.tgr_difference_percent_per_month
     failure = clinical.early_failure
@@ -159,11 +170,15 @@ def hyperprogression(
         no_reference = "no evaluation after the start of treatment"
     elif window.reference_day is None:
         no_reference = "no scan before the baseline"
+    elif missed:
+        no_reference = "the targets were not measured at the first evaluation"
     elif kinetics.tgr_reference_percent_per_month is not None and kinetics.tgr_reference_percent_per_month <= 0:
         no_reference = "the tumour did not grow before the baseline, so a ratio has no meaning"
     else:
         no_reference = "the targets were not measured on all scans"
     evaluated = "PD at first evaluation: " + _known(pd)
+    if first is not None and first.new_lesions:
+        evaluated += f" ({len(first.new_lesions)} new, which growth rates leave out)"
     result = []
 
     def add(
@@ -246,8 +261,8 @@ def hyperprogression(
         None,
         "the study compares growth rates and reuses the definitions above; the rates are shown",
         "ten Berge 2019, ERJ Open Research 5(4)",
-        tgr_reference=kinetics.tgr_reference_percent_per_month,
-        tgr_experimental=kinetics.tgr_experimental_percent_per_month,
+        tgr_reference=rates.tgr_reference_percent_per_month,
+        tgr_experimental=rates.tgr_experimental_percent_per_month,
     )
     return tuple(result)
 
@@ -395,7 +410,7 @@ def _kim_y(kinetics: Kinetics, pd: bool | None, evaluated: str, no_reference: st
     ratio = None
     if reference is not None and experimental is not None and reference > 0:
         ratio = experimental / reference
-    value = None if ratio is None or pd is None else pd and ratio >= 2
+    value = None if ratio is None or pd is None else pd and _above(ratio, 2)
     why = (
         f"ratio {ratio:.2f}"
         if ratio is not None

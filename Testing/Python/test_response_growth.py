@@ -217,6 +217,58 @@ def test_counting_signs_that_are_not_known():
     assert at_least(3, [True, None, False, False, False]) is False
 
 
+@pytest.mark.parametrize("baseline", [10.2, 10.8, 11.2, 45.6])
+def test_half_as_much_again_is_at_least_and_not_more_than_50_percent(baseline):
+    items = [target(0, baseline), target(40, round(1.5 * baseline, 1)), new(40, "L1", "lung"), new(40, "L2", "lung")]
+    before = target(-40, baseline - 2)
+    # Three signs of Lo Russo, of which the sum is one; more than 50 % for Kato.
+    facts = {"treatment_failure_day": 40, "ecog": {40: 1}}
+    assert answers(respond(items, **facts))["lo_russo2019"] == "yes"
+    assert answers(respond([before, *items], **facts))["kato2017"] == "no"
+
+
+@pytest.mark.parametrize("baseline", [10.4, 10.9, 11.4, 19.7])
+def test_ten_millimetres_are_ten_in_any_fraction(baseline):
+    assert answers(respond([target(0, baseline), target(40, round(baseline + 10, 1))]))["matos2020"] == "yes"
+    assert answers(respond([target(0, baseline), target(40, round(baseline + 9.9, 1))]))["matos2020"] == "no"
+
+
+@pytest.mark.parametrize("baseline", [20.0, 31.1, 44.7])
+@pytest.mark.parametrize("days", [28, 33, 45])
+def test_twice_the_growth_is_a_ratio_of_two(baseline, days):
+    items = [target(-days, round(baseline - 3.1, 1)), target(0, baseline), target(days, round(baseline + 6.2, 1))]
+    found = answers(respond(items, treatment_failure_day=days))
+    assert found["kim_cg2019_tgk"] == "yes"
+
+
+def test_growth_until_a_later_scan_is_not_that_until_the_first_evaluation():
+    """The first evaluation has a new lesion and no measured target: it progresses, at a rate that nobody knows."""
+    items = [target(-50, 20), target(0, 22), target(40, None), new(40, "L1", "liver"), target(90, 60)]
+    response = respond(items)
+    assert response.kinetics.tgr_ratio is not None
+    found = {item.id: item for item in response.hyperprogression}
+    for name in ("champiat2017", "saada_bouzid2017", "ferrara2018", "kas2020", "kim_cg2019_tgk"):
+        assert found[name].answer == "not assessable", name
+        assert "not measured at the first evaluation" in found[name].reason
+
+
+def test_new_lesions_beside_slow_targets_are_said():
+    slow = [target(-50, 20), target(0, 26), target(40, 27), new(40, "L1", "liver"), new(40, "L2", "bone")]
+    found = {item.id: item for item in respond(slow).hyperprogression}["champiat2017"]
+    assert found.answer == "no"
+    assert "PD at first evaluation: yes (2 new, which growth rates leave out)" in found.reason
+
+
+@pytest.mark.parametrize("start", [None, 0, 5])
+def test_the_status_at_the_start_tells_nothing_of_the_two_months_after_it(start):
+    items = [target(0, 40), target(45, 42)]
+    facts = {"treatment_start_day": start, "on_treatment_until": 100}
+    at_start = {item.id: item for item in respond(items, ecog={0: 1}, **facts).hyperprogression}["lo_russo2019"]
+    assert "ECOG 2 or worse within 2 months: not known" in at_start.reason
+    later = {item.id: item for item in respond(items, ecog={0: 1, 30: 1}, **facts).hyperprogression}["lo_russo2019"]
+    assert "ECOG 2 or worse within 2 months: no" in later.reason.replace("not known", "")
+
+
 def test_dissociated_response():
     def by_id(items, **settings):
         return {item.id: item.answer for item in respond(items, settings=ResponseSettings(**settings)).dissociated}
