@@ -84,6 +84,13 @@ def patient_doubts(case: Case) -> Iterator[Doubt]:
                 "not assessable",
                 f"the lungs have a mean of {lungs.mean_hu:.0f} HU, which no aerated lung on CT has: is this a CT in HU?",
             )
+    later = {record.name for record in case.timepoints if record.day > 0}
+    for item in case.lungs:
+        if item.part == "both" and item.timepoint in later and not LUNG_MEAN_HU[0] <= item.mean_hu <= LUNG_MEAN_HU[1]:
+            yield Doubt(
+                "caution",
+                f"the lungs of {item.timepoint} have a mean of {item.mean_hu:.0f} HU: extensive disease, or no CT in HU",
+            )
     for record in case.timepoints:
         # Overlapping slices are thicker than their distance tells.
         nominal = record.acquisition.slice_thickness_mm if record.acquisition else None

@@ -17,6 +17,7 @@ from ..analysis import (
     Response,
     TimepointRecord,
 )
+from ..response.selection import organ_group
 from ..study import Study
 
 DAYS_PER_MONTH = 30.4375
@@ -37,6 +38,7 @@ _PD1 = frozenset(
 )
 _PDL1 = frozenset(["atezolizumab", "durvalumab", "avelumab", "envafolimab", "sugemalimab"])
 _CTLA4 = frozenset(["ipilimumab", "tremelimumab"])
+_EITHER = re.compile(r"pd[- ]?\(l\)[- ]?1")
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,12 @@ class Case:
         """Which of PD-1, PD-L1 and CTLA-4 the treatment blocks, by its regimen and its agents."""
         treatment = self.study.treatment
         names = {word for agent in treatment.agents for word in _words(agent).split()}
-        regimen = f" {_words(treatment.regimen or '')} "
+        written = (treatment.regimen or "").lower()
         found = set()
+        # PD-(L)1 is the one or the other; an agent says which.
+        if _EITHER.search(written) and not names & (_PD1 | _PDL1):
+            found |= {"PD-1", "PD-L1"}
+        regimen = f" {_words(_EITHER.sub(' ', written))} "
         if names & _PD1 or re.search(r" (anti )?pd ?1 ", regimen):
             found.add("PD-1")
         if names & _PDL1 or re.search(r" (anti )?pd ?l ?1 ", regimen):
@@ -116,8 +122,8 @@ class Case:
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """Organs with a lesion at baseline; all nodes are one."""
-        return tuple(sorted({"lymph nodes" if item.node else item.organ for item in self.baseline_lesions}))
+        """Organs with a lesion at baseline, as RECIST counts them: paired organs and lobes are one, all nodes are one."""
+        return tuple(sorted({organ_group(item.organ, node=item.node) for item in self.baseline_lesions}))
 
     def timepoints_from_baseline_to(self, name: str) -> Sequence[TimepointRecord]:
         """Return the time points from the baseline to the named one, in the order of their days."""

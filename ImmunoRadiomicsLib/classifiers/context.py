@@ -27,17 +27,16 @@ LORIS_TYPES: dict[str, float] = {
     "sarcoma": 0.0542,
     "sclc": -0.0033,
 }
-# What people write for these types, longest first so that `nsclc` is found before `sclc`.
+# What people write for these types, hyphens as blanks, longest first so that `nsclc` is found before `sclc`. A blank in front
+# asks for the beginning of a word: the gallbladder is no bladder, and the adrenal gland no kidney.
 _TYPE_WORDS: tuple[tuple[str, str], ...] = (
-    ("non-small cell", "nsclc"),
-    ("non-small-cell", "nsclc"),
+    ("non small cell", "nsclc"),
     ("nsclc", "nsclc"),
     ("small cell lung", "sclc"),
-    ("small-cell lung", "sclc"),
     ("sclc", "sclc"),
     ("mesothelioma", "mesothelioma"),
     ("melanoma", "melanoma"),
-    ("bladder", "bladder"),
+    (" bladder", "bladder"),
     ("urothelial", "bladder"),
     ("breast", "breast"),
     ("colorectal", "colorectal"),
@@ -51,7 +50,7 @@ _TYPE_WORDS: tuple[tuple[str, str], ...] = (
     ("hepatocellular", "hepatobiliary"),
     ("ovarian", "ovarian"),
     ("pancreatic", "pancreatic"),
-    ("renal", "renal"),
+    (" renal", "renal"),
     ("sarcoma", "sarcoma"),
 )
 ALBUMIN_LIMIT_G_L = 35.0
@@ -105,7 +104,7 @@ def rmh_points(albumin_g_l: float | None, ldh_high: float | None, sites: float |
 
 def cancer_type(tumour: str | None) -> str | None:
     """Return the LORIS cancer type of a tumour as people write it; None where it is not one of them."""
-    text = (tumour or "").lower()
+    text = f" {(tumour or '').lower().replace('-', ' ')}"
     return next((kind for word, kind in _TYPE_WORDS if word in text), None)
 
 
@@ -224,7 +223,9 @@ def _lipi(case: Case) -> ContextScore:
     ratio = _ratio(clinical.neutrophils, others)
     source = f"Lung immune prognostic index ({NOT_REREAD})"
     if high is None or ratio is None:
-        lacking = _lacking(("LDH with its upper limit", high), ("leukocytes and neutrophils", ratio))
+        counted = clinical.leukocytes is not None and clinical.neutrophils is not None
+        cells = "leukocytes that outnumber the neutrophils" if counted else "leukocytes and neutrophils"
+        lacking = _lacking(("LDH with its upper limit", high), (cells, ratio))
         return _unavailable("lipi", "LIPI", lacking, source)
     points = int(ratio > LIPI_DNLR) + int(high > 0)
     reading = ("good", "intermediate", "poor")[points]

@@ -77,7 +77,9 @@ def baseline_readings(case: Case) -> dict[str, Reading]:
         kind = "PD-1" if "PD-1" in blocked else "PD-L1"
         pd1 = Reading("pd1", float(kind == "PD-1"), kind, "entered")
     combination = missing("ctla4_combination", "regimen and agents not entered")
-    if blocked:
+    if _beside_pdl1(case):
+        combination = missing("ctla4_combination", "CTLA-4 beside PD-L1; the ratio was measured beside PD-1")
+    elif blocked:
         both = "CTLA-4" in blocked and "PD-1" in blocked
         combination = Reading("ctla4_combination", float(both), " + ".join(sorted(blocked, reverse=True)), "entered")
     lungs = case.baseline_lungs
@@ -182,6 +184,11 @@ def _level(level: Level, new_opacity_found: bool) -> Level:
     return "indeterminate" if new_opacity_found and level == "unlikely" else level
 
 
+def _beside_pdl1(case: Case) -> bool:
+    """Whether CTLA-4 is blocked together with PD-L1, which the ratio of the combination does not speak of."""
+    return {"CTLA-4", "PD-L1"} <= case.targets_of_drugs and "PD-1" not in case.targets_of_drugs
+
+
 def _history(name: str, value: bool | None) -> Reading:
     return missing(name) if value is None else Reading(name, float(value), "yes" if value else "no", "entered")
 
@@ -217,6 +224,8 @@ def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
         yield Doubt("caution", "the setting (trial or real-world) is not entered and matters more than any other input")
     if case.targets_of_drugs == {"CTLA-4"}:
         yield Doubt("caution", "the incidences are those of PD-1 and PD-L1 inhibitors")
+    if _beside_pdl1(case):
+        yield Doubt("caution", "a CTLA-4 inhibitor beside one of PD-L1 is not counted and may well add risk")
     lungs = case.baseline_lungs
     if lungs is not None and abnormal_zones(case.lungs, case.baseline):
         yield Doubt(

@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from ..analysis import Evidence, Flag, Lesion, Visit
+from ..study import LesionRole
 from .applicability import Applicability, Doubt, alignment_doubts, input_doubts, lesion_doubts, patient_doubts
 from .arm import Arm, read_arm
 from .bundles import Bundle
@@ -109,18 +110,18 @@ def growths_at(case: Case, visit: Visit) -> tuple[Growth, ...]:
     Where the sum of the targets progresses and none of them does alone, the targets that grew carry it together. Empty where
     neither target nor non-target lesions progress.
     """
-    by_target, by_non_target = visit.target == "PD", visit.non_target == "PD"
-    found = []
-    for lesion in case.lesions:
-        wanted = (by_target and lesion.role == "target") or (by_non_target and lesion.role == "non-target")
-        growth = _growth(case, lesion, visit.timepoint) if wanted else None
-        if growth is not None:
-            found.append(growth)
-    alone = tuple(item for item in found if item.progressing)
-    if alone or not by_target:
-        return alone
-    targets = {item.id for item in case.lesions if item.role == "target"}
-    return tuple(item for item in found if item.lesion in targets and item.grown_mm > 0)
+
+    def grown(role: LesionRole) -> list[Growth]:
+        found = (_growth(case, lesion, visit.timepoint) for lesion in case.lesions if lesion.role == role)
+        return [item for item in found if item is not None and item.grown_mm > 0]
+
+    carrying: list[Growth] = []
+    if visit.target == "PD":
+        targets = grown("target")
+        carrying += [item for item in targets if item.progressing] or targets
+    if visit.non_target == "PD":
+        carrying += [item for item in grown("non-target") if item.progressing]
+    return tuple(carrying)
 
 
 def growth_readings(growths: Sequence[Growth], model: EvidenceModel, seed: int) -> dict[str, Reading]:
@@ -282,6 +283,12 @@ def _unmeasured_reason(visit: Visit, prior: Prior) -> str:
 def _own_doubts(case: Case, visit: Visit, readings: dict[str, Reading]) -> Iterator[Doubt]:
     if visit.new_lesion == "yes":
         yield Doubt("caution", "there is a new lesion too, which the likelihood knows nothing of")
+    if case.treatment_start_day is not None and visit.day <= case.treatment_start_day:
+        yield Doubt(
+            "not assessable",
+            f"the progression at {visit.timepoint} (day {visit.day}) was seen before the treatment began (day "
+            f"{case.treatment_start_day}), so it is none on immunotherapy",
+        )
     if case.treatment_start_day is None:
         yield Doubt("caution", "the start of treatment is not entered, time is counted from the baseline scan")
     if readings["ctdna_favourable"].value is not None and not case.melanoma:

@@ -81,6 +81,13 @@ def test_cancer_type_terms() -> None:
         ("small cell lung cancer", "sclc"),
         ("Melanoma, cutaneous", "melanoma"),
         ("urothelial carcinoma", "bladder"),
+        ("Non small cell lung cancer", "nsclc"),
+        ("muscle-invasive bladder cancer", "bladder"),
+        ("clear-cell renal carcinoma", "renal"),
+        ("osteosarcoma", "sarcoma"),
+        # Neither is the organ whose name it holds.
+        ("gallbladder cancer", None),
+        ("adrenal carcinoma", None),
         ("thymoma", None),
         (None, None),
     ],
@@ -128,6 +135,12 @@ def test_missing_inputs_are_named() -> None:
     assert found["rmh"].reason == "not known: LDH with its upper limit"
     assert found["lipi"].reason == "not known: LDH with its upper limit, leukocytes and neutrophils"
     assert {item.reading for item in found.values()} == {"not assessable"}
+
+
+def test_cells_that_cannot_be_are_not_called_missing() -> None:
+    found = scores(leukocytes=5.0, neutrophils=6.1)
+    assert found["lipi"].reason == "not known: leukocytes that outnumber the neutrophils"
+    assert found["lipi"].value is None
 
 
 def test_loris_for_nsclc_is_shown_for_nsclc_only() -> None:

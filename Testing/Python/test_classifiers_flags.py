@@ -168,6 +168,23 @@ def test_a_sum_that_progresses_by_small_growths_is_carried_by_all_that_grew() ->
     assert "L3" not in answer.reason
 
 
+def test_a_growing_non_target_lesion_does_not_silence_targets_that_progress_by_their_sum() -> None:
+    grown = (
+        lesion("L1", (24.0, 28.5)),
+        lesion("L2", (23.0, 27.8)),
+        lesion("N1", (18.0, 30.0), role="non-target"),
+    )
+    answer = pseudo(lesions=grown, response=response(visit(non_target="PD")))
+    for name in ("L1 24.0 to 28.5", "L2 23.0 to 27.8", "N1 18.0 to 30.0"):
+        assert name in answer.reason
+
+
+def test_a_progression_before_the_treatment_is_none_on_it() -> None:
+    answer = pseudo(study=study(start_day=70))
+    assert (answer.status, answer.probability, answer.prior) == ("not assessable", None, 0.15)
+    assert "day 62) was seen before the treatment began (day 70)" in answer.reason
+
+
 def test_nodes_are_measured_by_their_short_axis() -> None:
     assert "N1 20.0 to 28.0 mm" in pseudo(lesions=(lesion("N1", (20.0, 28.0), node=True, organ="lymph node"),)).reason
 
@@ -244,6 +261,13 @@ def test_a_segmented_liver_lesion_is_a_liver_metastasis() -> None:
     liver = {item.name: item for item in answer.evidence}["Liver metastases"]
     assert (liver.use, liver.value) == ("used", "yes")
     assert liver.log_odds == pytest.approx(0.5 * 0.76 * math.log(3.173), abs=1e-9)
+
+
+def test_paired_organs_and_lobes_are_one_site() -> None:
+    organs = ("left lung", "right upper lobe of lung", "Left adrenal gland", "right adrenal gland", "bone")
+    lesions = tuple(lesion(f"L{index}", (20.0, 20.0), organ=organ) for index, organ in enumerate(organs))
+    sites = {item.name: item for item in hyper(study=study(metastatic_sites=None), lesions=lesions).evidence}
+    assert sites["Metastatic sites"].value == "3 (adrenal gland, bone, lung)"
 
 
 def test_the_counterfactual_is_the_answer_to_the_changed_patient() -> None:
@@ -376,6 +400,23 @@ def test_an_unknown_regimen_is_missing_and_a_doubt() -> None:
     assert "regimen and agents are not entered" in answer.reason
 
 
+@pytest.mark.parametrize("regimen", ["PD-(L)1 inhibitor", "anti-PD(L)1"])
+def test_one_of_pd1_and_pdl1_is_neither_for_sure(regimen: str) -> None:
+    name = "PD-1 rather than PD-L1 inhibitor"
+    assert {item.name: item.use for item in pneumonitis(study=study(agents=(), regimen=regimen)).evidence}[
+        name
+    ] == "missing"
+    told = pneumonitis(study=study(agents=("atezolizumab",), regimen=regimen))
+    assert {item.name: item.value for item in told.evidence}[name] == "PD-L1"
+
+
+def test_ctla4_beside_pdl1_is_not_called_absent() -> None:
+    answer = pneumonitis(study=study(agents=("durvalumab", "tremelimumab"), regimen=None))
+    assert {item.name: item.use for item in answer.evidence}["CTLA-4 inhibitor added to PD-1"] == "missing"
+    assert answer.applicability == "caution"
+    assert "beside one of PD-L1 is not counted" in answer.reason
+
+
 def test_squamous_is_not_non_squamous() -> None:
     name = "Squamous histology"
     assert used(pneumonitis(study=study(histology="squamous cell carcinoma")))[name] > 0
@@ -467,6 +508,13 @@ def test_a_treatment_that_is_not_known_to_be_immunotherapy_is_a_doubt(treatment:
     for answer in flags(study=study(**treatment)):
         assert answer.applicability == "caution"
         assert words in answer.reason
+
+
+def test_a_follow_up_that_is_no_ct_in_hu_is_a_doubt_for_all() -> None:
+    followup = dataclasses.replace(lungs(mean_hu=240.0), timepoint="followup-1")
+    for answer in flags(lungs=(lungs(), followup)):
+        assert answer.applicability == "caution"
+        assert "the lungs of followup-1 have a mean of 240 HU" in answer.reason
 
 
 def acquired(before: Acquisition, after: Acquisition) -> tuple[TimepointRecord, ...]:
