@@ -8,7 +8,7 @@ trachea and of the room has that of gas.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -32,7 +32,7 @@ from .geometry import (
     spacing_of,
     voxel_volume_ml,
 )
-from .names import is_airway, lung_part
+from .names import LungPart, is_airway, lung_part
 
 WORK_MM = 2.5
 AIR_HU = -400.0
@@ -83,7 +83,8 @@ def segment_anatomy(
         A CT in HU, any orientation.
     given
         A segmentation on the same grid. Segments that are lungs or lobes by their name (`left lung`, TotalSegmentator's
-        `lung_upper_lobe_left`, ...) are used as they are, instead of what would be found here; so is an airway segment.
+        `lung_upper_lobe_left`, ...) are used as they are, instead of what would be found here; so is an airway segment. Where
+        it has segments of one lung only, the other lung is found here.
     lesion_segments
         Names of segments in it that are lesions, whatever their names say.
     """
@@ -101,8 +102,11 @@ def segment_anatomy(
         progress(0.6 + 0.35 * stop / values.shape[0], f"slices {start} to {stop}")
     labels = view.back(full)
     confidence, warnings = found.confidence, list(found.warnings)
-    if given is not None and _use_given(labels, given, lesion_segments, lateral_axis(ct)):
+    taken = None if given is None else _use_given(labels, given, lesion_segments, lateral_axis(ct))
+    if taken == "lungs":
         confidence, warnings = 1.0, ["The lungs are those of the given segmentation."]
+    elif taken is not None:
+        warnings.append(f"The {taken} is that of the given segmentation.")
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
     image.CopyInformation(ct)
     progress(1.0, "done")
@@ -579,26 +583,48 @@ def _smoothed(values: np.ndarray, z: int, rectangle: tuple[slice, ...]) -> np.nd
 
 def _use_given(
     labels: np.ndarray, given: Segmentation, lesion_segments: Collection[str], lateral: tuple[int, int]
-) -> bool:
-    """Put the lungs and airways of a given segmentation in the place of those found; say whether it has lungs."""
+) -> LungPart | None:
+    """Put the lungs and airways of a given segmentation in the place of those found; return which lungs it has.
+
+    A lung that it does not speak of stays as it was found.
+    """
     organs = [segment.name for segment in given.segments if segment.name not in lesion_segments]
     parts = [(name, lung_part(name)) for name in organs]
-    lungs = [(name, part) for name, part in parts if part is not None]
-    if not any(given.array(name).any() for name, _ in lungs):
-        return False
-    before = np.isin(labels, LUNG_LABELS)
-    sides = np.where(before, labels, 0)
-    labels[before] = Anatomy.BODY
-    for name, part in lungs:
-        mask = given.array(name)
-        if part == "lungs":
-            labels[mask] = _sides_of(mask, sides, lateral)[mask]
-        else:
-            labels[mask] = Anatomy.LEFT_LUNG if part == "left lung" else Anatomy.RIGHT_LUNG
+    # Both lungs in one segment come first, because a segment of one lung knows its side better.
+    lungs = sorted(((name, part) for name, part in parts if part is not None), key=lambda item: item[1] != "lungs")
+    taken: LungPart | None = None
+    if any(given.array(name).any() for name, _ in lungs):
+        named = {part for _, part in lungs}
+        taken = named.pop() if len(named) == 1 else "lungs"
+        _replace_lungs(labels, given, lungs, taken, lateral)
     for name in organs:
         if is_airway(name):
             labels[given.array(name)] = Anatomy.AIRWAYS
-    return True
+    return taken
+
+
+def _replace_lungs(
+    labels: np.ndarray,
+    given: Segmentation,
+    lungs: Sequence[tuple[str, LungPart]],
+    taken: LungPart,
+    lateral: tuple[int, int],
+) -> None:
+    """Put given segments of lungs in the place of ``taken`` in a map of labels."""
+    sides = {"right lung": Anatomy.RIGHT_LUNG, "left lung": Anatomy.LEFT_LUNG}
+    found = np.where(np.isin(labels, LUNG_LABELS), labels, 0)
+    if taken == "lungs":
+        labels[found > 0] = Anatomy.BODY
+    else:
+        labels[found == sides[taken]] = Anatomy.BODY
+        other = found == sides["left lung" if taken == "right lung" else "right lung"]
+        drawn = np.logical_or.reduce([given.array(name) for name, _ in lungs])
+        # The only lung of a patient may have been found on the wrong side.
+        if np.count_nonzero(other & drawn) > 0.5 * np.count_nonzero(other):
+            labels[other] = Anatomy.BODY
+    for name, part in lungs:
+        mask = given.array(name)
+        labels[mask] = _sides_of(mask, found, lateral)[mask] if part == "lungs" else sides[part]
 
 
 def _sides_of(mask: np.ndarray, sides: np.ndarray, lateral: tuple[int, int]) -> np.ndarray:

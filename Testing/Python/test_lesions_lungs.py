@@ -225,6 +225,55 @@ def test_a_given_segmentation_wins():
     assert np.array_equal(np.isin(labels, LUNG_LABELS), left | right)
 
 
+def test_lobes_as_slicer_names_them_win_and_know_their_side_better_than_a_mask_of_both():
+    values, truth = chest()
+    ct = as_ct(values)
+    right, left = truth == Anatomy.RIGHT_LUNG, truth == Anatomy.LEFT_LUNG
+    upper = np.zeros(left.shape, dtype=bool)
+    upper[70:] = True
+    drawn = segmentation_from_arrays(
+        [
+            ("superior lobe of left lung", left & upper),
+            ("inferior lobe of left lung", left & ~upper),
+            ("superior lobe of right lung", np.zeros_like(left)),
+            ("middle lobe of right lung", right & upper),
+            ("inferior lobe of right lung", right & ~upper),
+            ("left deep back muscle", np.roll(left, 30, axis=1)),
+        ],
+        ct,
+    )
+    labels = sitk.GetArrayFromImage(segment_anatomy(ct, drawn).image)
+    assert np.array_equal(labels == Anatomy.LEFT_LUNG, left)
+    assert np.array_equal(labels == Anatomy.RIGHT_LUNG, right)
+    swapped = segmentation_from_arrays([("left lung", right), ("right lung", left), ("lung", left | right)], ct)
+    labels = sitk.GetArrayFromImage(segment_anatomy(ct, swapped).image)
+    assert np.array_equal(labels == Anatomy.LEFT_LUNG, right)
+
+
+def test_one_given_lung_leaves_the_other_as_it_is_found():
+    values, truth = chest()
+    ct = as_ct(values)
+    left, tube = truth == Anatomy.LEFT_LUNG, np.zeros(truth.shape, dtype=bool)
+    drawn = left & (np.indices(truth.shape)[0] > 40)
+    tube[60:80, 50:54, 70:74] = True
+    alone = segment_anatomy(ct)
+    found = segment_anatomy(ct, segmentation_from_arrays([("left lung", drawn), ("trachea", tube)], ct))
+    labels, before = (sitk.GetArrayFromImage(item.image) for item in (found, alone))
+    assert np.array_equal(labels == Anatomy.LEFT_LUNG, drawn & ~tube)
+    assert np.array_equal(labels == Anatomy.RIGHT_LUNG, (before == Anatomy.RIGHT_LUNG) & ~drawn & ~tube)
+    assert (labels[tube] == Anatomy.AIRWAYS).all()
+    assert found.confidence == alone.confidence
+    empty = segmentation_from_arrays([("left lung", drawn), ("right lung", np.zeros_like(drawn))], ct)
+    labels = sitk.GetArrayFromImage(segment_anatomy(ct, empty).image)
+    assert not (labels == Anatomy.RIGHT_LUNG).any()
+    wrong_side = segmentation_from_arrays([("left lung", truth == Anatomy.RIGHT_LUNG)], ct)
+    labels = sitk.GetArrayFromImage(segment_anatomy(ct, wrong_side).image)
+    assert np.array_equal(labels == Anatomy.LEFT_LUNG, truth == Anatomy.RIGHT_LUNG)
+    assert not (labels == Anatomy.RIGHT_LUNG).any()
+    airways = segmentation_from_arrays([("airways and bronchi", tube)], ct)
+    assert (sitk.GetArrayFromImage(segment_anatomy(ct, airways).image)[tube] == Anatomy.AIRWAYS).all()
+
+
 def test_a_lesion_that_is_named_like_an_organ_is_none():
     values, truth = chest()
     ct = as_ct(values)
@@ -270,6 +319,9 @@ def test_densities_of_known_lungs():
         "lung_upper_lobe_left", "vertebrae_T12", "vertebrae_L1", "rib_left_3", "Liver", "RightKidney", "heart_myocardium",
         "gluteus_maximus_left", "kidney_cyst_right", "subcutaneous_fat", "inferior_vena_cava", "lung_trachea_bronchia",
         "pleural_effusion", "small_bowel", "clavicula_left", "iliac_artery_right", "spinal_cord", "liver_segment_4",
+        "left deep back muscle", "right erector spinae muscle", "T12 vertebra", "pulmonary venous system", "cyst",
+        "intervertebral_discs", "psoas_major_left", "intermuscular_fat", "renal_arteries", "thoracic_cavity",
+        "lung_covid_infiltrate", "vesselmask", "Emphysema right", "Inflated left upper lobe", "Infiltration dorsal",
     ],
 )  # fmt: skip
 def test_organs_are_known_by_name(name):
@@ -297,6 +349,32 @@ def test_lesions_are_not_taken_for_organs(name):
     assert lung_part(name) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("lung_lower_lobe_right", "right lung"),
+        ("superior lobe of left lung", "left lung"),
+        ("middle lobe of right lung", "right lung"),
+        ("inferior lobe of right lung", "right lung"),
+        ("left upper lobe", "left lung"),
+        ("Upper lobe of lung Left", "left lung"),
+        ("RightSuperiorLobe", "right lung"),
+        ("Right Lung Mask", "right lung"),
+        ("WholeLung", "lungs"),
+        ("lung", "lungs"),
+        ("Emphysema left upper lobe", None),
+        ("frontal_lobe", None),
+        ("inferior lobe of liver", None),
+        ("lung_veins", None),
+    ],
+)
+def test_lungs_and_lobes_by_name(name, part):
+    assert is_organ(name)
+    assert lung_part(name) == part
+
+
 def test_airways_by_name():
     assert is_airway("Trachea")
+    assert is_airway("trachea and bronchus")
+    assert is_airway("lung_airways")
     assert not is_airway("left lung")
