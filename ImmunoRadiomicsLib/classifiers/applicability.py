@@ -24,6 +24,9 @@ LESION_MEAN_HU = (-900.0, 300.0)
 # RECIST 1.1 measures on slices of at most 5 mm (doi:10.1016/j.ejca.2008.10.026).
 SLICE_LIMIT_MM = 5.0
 ADULT_YEARS = 18.0
+# The tube voltage of the cohorts that lung densities are compared with (MESA, SPIROMICS: doi:10.1164/rccm.201506-1208PP; known, not
+# read again).
+DENSITY_KV = 120.0
 # One of twenty patients like those of the fitting data lies farther out than this by chance.
 FAR_OUT_SHARE = 0.05
 MISSING_SHARE = 0.5
@@ -120,6 +123,31 @@ def acquisition_doubts(case: Case) -> Iterator[Doubt]:
                     "caution",
                     f"{name} differs from {case.baseline} in the {what} ({second}, before: {first}), which shifts densities",
                 )
+
+
+def density_doubts(case: Case) -> Iterator[Doubt]:
+    """Yield where the baseline was made otherwise than the CTs that its lung densities are compared with."""
+    made = next((record.acquisition for record in case.timepoints if record.name == case.baseline), None)
+    if made is None or case.baseline_lungs is None:
+        return
+    if made.kvp is not None and made.kvp != DENSITY_KV:
+        yield Doubt(
+            "caution",
+            f"{case.baseline} was made at {_kilovolts(made)}, and its lung densities are compared with those of {DENSITY_KV:g} kV",
+        )
+    if made.kernel is not None and _is_sharp(made.kernel):
+        # By 7 to 8 points in 369 patients scanned with both (doi:10.1007/s00330-015-3824-y).
+        yield Doubt(
+            "caution",
+            f"{case.baseline} was made with the sharp kernel {made.kernel}, which makes the share of lung below -950 HU too large",
+        )
+
+
+def _is_sharp(kernel: str) -> bool:
+    # Takes as long to load as a small patient's features, and most studies name no kernel.
+    from ..dicom.choice import sharpness
+
+    return sharpness(kernel) == "sharp"
 
 
 def _kilovolts(acquisition: Acquisition) -> str | None:

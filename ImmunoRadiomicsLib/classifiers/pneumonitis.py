@@ -12,7 +12,7 @@ from functools import partial
 
 from ..analysis import Definition, Evidence, Flag, Level, LungChange, LungMeasures
 from .answer import baseline_risk_flag
-from .applicability import Applicability, Doubt, acquisition_doubts, input_doubts, patient_doubts
+from .applicability import Applicability, Doubt, acquisition_doubts, density_doubts, input_doubts, patient_doubts
 from .arm import read_arm
 from .bundles import Bundle
 from .case import Case
@@ -232,6 +232,7 @@ def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
             "caution",
             "a dense zone of the baseline lungs needs a reader: interstitial abnormality or shallow inspiration",
         )
+    yield from density_doubts(case)
     yield from acquisition_doubts(case)
     compared = {item.timepoint for item in changes if item.assessable}
     for record in case.timepoints:

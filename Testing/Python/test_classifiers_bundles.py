@@ -206,6 +206,35 @@ def test_counts_errors_and_limits_are_the_published_ones() -> None:
     assert (limit["probability"], limit["lower"], limit["upper"]) == (0.30, 0.24, 0.36)
 
 
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("1.524 (1.009-2.301)", "nsclc_meta"),
+        ("4.556 (2.424-8.561)", "nsclc_meta"),
+        ("2.231 (1.321-3.767)", "nsclc_meta"),
+        ("1.60 (1.13-2.27)", "all_meta"),
+        ("2.80 (1.85-4.23)", "all_meta"),
+        ("1.86 (1.33-2.59)", "all_meta"),
+        ("13.2 % (11.2-15.4)", "zhao2022"),
+        ("20.6 %", "bydef"),
+    ],
+)
+def test_a_figure_in_words_cites_the_publication_it_is_from(text: str, source: str) -> None:
+    items = content("hyperprogression-evidence", "model.json")["context"]
+    assert {item["source"] for item in items if text in item["text"]} == {source}
+
+
+def test_what_a_term_takes_from_another_publication_says_so() -> None:
+    card, model = (content("pneumonitis-evidence", name) for name in ("card.json", "model.json"))
+    notes = {item["id"]: item["note"] for item in model["terms"]}
+    healthy = next(item for item in card["sources"] if item["id"] == "healthy_lungs")
+    assert healthy["reference"] in notes["emphysema"]
+    assert "0.19 %" in healthy["citation"]
+    assert "Zhou 2023" in notes["emphysema"]
+    assert "Zhou 2023" in notes["combination"]
+    assert "35 g/L" in notes["albumin"]
+
+
 def test_one_shrinkage_serves_both_bundles() -> None:
     hyper, pneumonitis = (content(name, "model.json")["shrinkage"] for name in IDS[:2])
     assert hyper["factor"] == pneumonitis["factor"]

@@ -535,6 +535,23 @@ def test_another_scanner_setting_at_the_follow_up_is_a_doubt_about_densities() -
     assert "shifts densities" not in pneumonitis(timepoints=acquired(before, Acquisition())).reason
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (Acquisition(kvp=80.0, kernel="B30f"), "was made at 80 kV"),
+        (Acquisition(kvp=120.0, kernel="B70f"), "the sharp kernel B70f"),
+        (Acquisition(kernel="LUNG"), "the sharp kernel LUNG"),
+    ],
+)
+def test_a_scanner_setting_that_densities_were_not_studied_with_is_a_doubt(made: Acquisition, words: str) -> None:
+    """Both scans are alike, so that nothing but the card speaks against them."""
+    answer = pneumonitis(timepoints=acquired(made, made))
+    assert answer.applicability == "caution"
+    assert words in answer.reason
+    usual = Acquisition(kvp=120.0, kernel="Br40d")
+    assert pneumonitis(timepoints=acquired(usual, usual)).applicability == "applicable"
+
+
 def test_a_nominal_thickness_counts_where_slices_overlap() -> None:
     thick = Acquisition(slice_thickness_mm=7.5)
     for answer in flags(timepoints=acquired(thick, thick)):
