@@ -25,6 +25,7 @@ from .study import Study
 
 if TYPE_CHECKING:
     from . import training
+    from .classifiers.bundles import Performance, Training
     from .order import Settings
 
 DEMO_SEED = 7
@@ -676,11 +677,34 @@ def _models(options: argparse.Namespace) -> int:
         for title, text in (("purpose", card.purpose), ("population", card.population), ("endpoint", card.endpoint)):
             print(_wrapped(f"{title}: {text}"))
         print(_wrapped(f"inputs: {', '.join(item.name for item in card.inputs)}"))
+        print(_wrapped(f"training: {_made_from(card.training)}"))
+        for title, figures in (("internal", card.validation.internal), ("external", card.validation.external)):
+            print(_wrapped(f"{title} validation: {'none' if figures is None else _figures(figures)}"))
         print(_wrapped(f"reported: {card.reported}"))
         for limit in card.limits:
             print(_wrapped(f"limit: {limit}"))
+        for source in card.sources:
+            print(_wrapped(f"source: {card.cite(source.id)}"))
+        print(_wrapped(f"licence: {card.licence}"))
         print()
     return 0
+
+
+def _made_from(training: Training) -> str:
+    if training.patients is None:
+        return training.description
+    return f"{training.patients} patients, {training.events} events; {training.description}"
+
+
+def _figures(found: Performance) -> str:
+    parts = [f"AUC {found.auc.value:.3f} ({found.auc.lower:.3f}-{found.auc.upper:.3f})"]
+    others = (
+        ("calibration slope", found.calibration_slope),
+        ("intercept", found.calibration_intercept),
+        ("Brier score", found.brier),
+    )
+    parts += [f"{name} {value:.3f}" for name, value in others if value is not None]
+    return f"{', '.join(parts)}; {found.scheme}"
 
 
 def _presets(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from ImmunoRadiomicsLib.classifiers.arm import external_weight
 from ImmunoRadiomicsLib.classifiers.bundles import LARGEST_JSON_BYTES, bundle_schemas
 from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
 from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
+from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.serialise import to_json
 from ImmunoRadiomicsLib.training import fit_columns, load_recipe
@@ -249,6 +250,24 @@ def test_lung_diseases_are_one_cause_and_rmh_is_no_term() -> None:
     assert None not in together
     assert groups["thoracic-rt"] == groups["radiation-pneumonitis"] is not None
     assert not [item for item in content("hyperprogression-evidence", "model.json")["terms"] if "rmh" in item["id"]]
+
+
+def test_the_printed_cards_say_events_beside_figures_and_every_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+
+    def squeezed(text: str) -> str:
+        return "".join(text.split())
+
+    printed = squeezed(capsys.readouterr().out)
+    wanted = [
+        "training: 301 patients, 42 events; First progressions",
+        "external validation: AUC 0.760 (0.635-0.872), calibration slope 1.386, intercept 0.733, Brier score 0.102; POPLAR "
+        "atezolizumab, 19 of 144 events",
+    ]
+    for bundle in list_bundles():
+        card = bundle.card
+        wanted += [card.endpoint, card.licence, *card.limits, *(card.cite(item.id) for item in card.sources)]
+    assert [text for text in wanted if squeezed(text) not in printed] == []
 
 
 def test_a_copy_that_is_sealed_loads(copy) -> None:
