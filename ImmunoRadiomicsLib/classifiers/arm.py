@@ -121,7 +121,7 @@ def read_arm(case: Case, bundle: Bundle | None) -> Arm:
     if weight == 0.0:
         shown = f"{percent(chance)}, {SIMULATED}" if card.simulated else percent(chance)
         return Arm(context=(Evidence(name, shown, 0.0, None, None, "context", source, note),))
-    point, draws = _contribution(card, chance, case.seed)
+    point, draws = _contribution(card, chance, _usual_chance(card, predictor), case.seed)
     counted = Contribution(name, percent(chance), point, draws, source, note)
     doubts = []
     if outside:
@@ -135,10 +135,16 @@ def _silent(name: str, source: str, reason: str, why: str) -> Arm:
     return Arm(context=(Evidence(name, f"not read: {reason}", 0.0, None, None, "context", source, why),))
 
 
-def _contribution(card: Card, chance: float, seed: int) -> tuple[float, np.ndarray]:
-    """Return the weighted log-odds against the average patient of the training table, and draws under the AUC's uncertainty."""
+def _usual_chance(card: Card, predictor: Predictor) -> float:
+    """Return the chance of the average patient of the training table, or of the median lesion: of lesions the card counts events alone."""
     patients, events = card.training.patients, card.training.events
-    usual = events / patients if patients and events else 0.5
+    if predictor.model.unit == "lesion":
+        return predictor.predict_row(dict.fromkeys(predictor.model.columns))
+    return events / patients if patients and events else 0.5
+
+
+def _contribution(card: Card, chance: float, usual: float, seed: int) -> tuple[float, np.ndarray]:
+    """Return the weighted log-odds against the usual chance, and draws under the AUC's uncertainty."""
     distance = _log_odds(chance) - _log_odds(usual)
     external = card.validation.external
     assert external is not None  # noqa: S101 - without it the weight is 0

@@ -12,7 +12,15 @@ from functools import partial
 
 from ..analysis import Definition, Evidence, Flag, Level, LungChange, LungMeasures
 from .answer import baseline_risk_flag
-from .applicability import Applicability, Doubt, acquisition_doubts, density_doubts, input_doubts, patient_doubts
+from .applicability import (
+    Applicability,
+    Doubt,
+    acquisition_doubts,
+    alignment_doubts,
+    density_doubts,
+    input_doubts,
+    patient_doubts,
+)
 from .arm import read_arm
 from .bundles import Bundle
 from .case import Case
@@ -238,6 +246,8 @@ def _own_doubts(case: Case, changes: Sequence[LungChange]) -> Iterator[Doubt]:
     for record in case.timepoints:
         if record.day > 0 and record.name not in compared:
             yield Doubt("caution", f"the lungs of {record.name} could not be compared with the baseline")
+        elif record.day > 0:
+            yield from alignment_doubts(case, record.name)
 
 
 def _context(case: Case, bundle: Bundle, changes: Sequence[LungChange]) -> Iterator[Evidence]:

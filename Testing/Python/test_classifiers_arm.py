@@ -169,6 +169,13 @@ def test_a_bundle_about_lesions_is_read_on_each_and_the_highest_counts(bundle) -
     assert "highest on L1" in arm.contributions[0].note
 
 
+def test_lesions_are_compared_with_the_median_lesion(bundle) -> None:
+    """40 events among the lesions of 200 patients are no share of lesions."""
+    arm = read_arm(asked(measured({"L1": 4.0, "L2": 0.4})), load_bundle(bundle(GOOD, unit="lesion")))
+    # Log-odds of 0.5 * 4 - 0.01 * 50 - 1.4 against the -1.4 of a lesion whose inputs are all at their medians, which are 0.
+    assert arm.contributions[0].point == pytest.approx(0.54 * 1.5)
+
+
 def test_missing_inputs_are_said_and_too_many_silence_it(bundle) -> None:
     read = load_bundle(bundle(GOOD))
     some = read_arm(asked(measured({"L1": 0.4}, lungs_hu=None)), read)

@@ -472,6 +472,12 @@ def test_a_change_that_cannot_be_assessed_is_withheld_with_the_reason() -> None:
     assert "could not be compared" in pneumonitis(lung_changes=()).reason
 
 
+def test_a_comparison_of_lungs_is_as_good_as_their_alignment() -> None:
+    answer = pneumonitis(alignments=alignment("usable", "the lungs overlap by 0.91 only"))
+    assert answer.applicability == "caution"
+    assert "the alignment of followup-1 is usable (the lungs overlap by 0.91 only)" in answer.reason
+
+
 @pytest.mark.parametrize(
     ("share", "word"), [(0.5, "below 25"), (24.99, "below 25"), (25.0, "25-50"), (50.0, "25-50"), (50.01, "above 50")]
 )
