@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..delimited import split_rows, with_decimal_point
 from ..dicom.clinical import COLUMNS as CLINICAL_COLUMNS
 from ..errors import InputError
 
@@ -45,6 +46,7 @@ class Cohort:
 def read_cohort(path: Path) -> Cohort:
     """Read COHORT.csv: columns `patient` and `study` (a study.yaml or a folder of DICOM files, relative to the list), and any others.
 
+    Cells are parted by commas, or by semicolons or tabs if the header has more of those; then a comma in a number is the decimal one.
     Whether the studies can be analysed is not looked at: one that cannot fails alone.
 
     Raises
@@ -54,13 +56,15 @@ def read_cohort(path: Path) -> Cohort:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
+            rows, decimal_comma = split_rows(stream.read())
     except FileNotFoundError:
         raise InputError(
             f"{path}: the file does not exist. Give a CSV table with the columns `patient` and `study`."
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}).") from error
+        raise InputError(
+            f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
+        ) from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     lower = [name.lower() for name in header]
     source = next((name for name in _SOURCE_COLUMNS if name in lower), None)
@@ -87,6 +91,7 @@ def read_cohort(path: Path) -> Cohort:
             continue
         cells = {name: cell.strip() for name, cell in zip(header, row, strict=True) if cell.strip()}
         known = {name.lower(): cell for name, cell in cells.items()}
+        handed = {name: with_decimal_point(cell) if decimal_comma else cell for name, cell in cells.items()}
         patient = known.get("patient", "")
         if not patient or source not in known:
             problems.append(f"{where}: the row has no `{'patient' if not patient else source}`.")
@@ -98,8 +103,8 @@ def read_cohort(path: Path) -> Cohort:
                 CohortPatient(
                     patient,
                     path.resolve().parent / known[source],
-                    {name: known[name] for name in facts if name in known},
-                    {name: cells[name] for name in extra if name in cells},
+                    {name.lower(): cell for name, cell in handed.items() if name.lower() in facts},
+                    {name: handed[name] for name in extra if name in handed},
                 )
             )
     if not patients and not problems:

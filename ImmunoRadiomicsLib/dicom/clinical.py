@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..delimited import split_rows, with_decimal_point
 from ..errors import InputError
 from ..study import Clinical, Study, Timepoint, Treatment, parse_study, save_study
 
@@ -41,9 +42,11 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}).") from error
+            rows, decimal_comma = split_rows(stream.read())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
+        ) from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     problems = []
     if "patient" not in header:
@@ -71,6 +74,8 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
         if cells["patient"] in found:
             problems.append(f"{where}: the patient of this row has a row already. Keep one.")
             continue
+        if decimal_comma:
+            cells = {name: cell if name == "patient" else with_decimal_point(cell) for name, cell in cells.items()}
         found[cells["patient"]], wrong = clinical_row(cells)
         problems += [f"{where}: {problem}" for problem in wrong]
     if problems:

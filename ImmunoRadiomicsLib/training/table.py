@@ -12,9 +12,7 @@ import csv
 import dataclasses
 import gzip
 import hashlib
-import io
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..classifiers.arm import CLINICAL_WORDS
+from ..delimited import split_rows, with_decimal_point
 from ..errors import InputError, MissingDependencyError
 from ..files import sha256_of
 from ..study import Clinical
@@ -57,7 +56,6 @@ _DESCRIBING = frozenset({"tumour", "agents", "regimen", "line", "stage", "scanne
 _MOST_LEVELS = 5
 CLINICAL_NAMES = frozenset(item.name for item in dataclasses.fields(Clinical))
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "."})
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _YES_NO = {"true": 1.0, "yes": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "0.0": 0.0}
 
 
@@ -308,23 +306,17 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
-        delimiter = max(",;\t", key=next((line for line in text.splitlines() if line.strip()), "").count)
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        rows, decimal_comma = split_rows(text)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
         ) from error
     rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if delimiter != ",":
-        rows = [rows[0], *([_with_decimal_point(cell) for cell in row] for row in rows[1:])] if rows else rows
+    if decimal_comma:
+        rows = [rows[0], *([with_decimal_point(cell) for cell in row] for row in rows[1:])] if rows else rows
     if len(rows) < 2:
         raise InputError(f"{path}: the table is empty; a row of column names and rows of cells are needed.")
     return [cell.strip() for cell in rows[0]], rows[1:]
-
-
-def _with_decimal_point(cell: str) -> str:
-    """Return a number with a decimal comma as one with a point, anything else as it is."""
-    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:

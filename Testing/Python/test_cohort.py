@@ -73,6 +73,16 @@ def test_the_list_tells_facts_from_other_columns(tmp_path: Path) -> None:
     assert cohort.patients[0].folder != cohort.patients[1].folder
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_list_as_spreadsheets_of_other_countries_write_it(tmp_path: Path, delimiter: str) -> None:
+    rows = ["Patient,study,centre,albumin_g_l,volume", "1|2,a b/ü.yaml,X,38|7,-0|5"]
+    (tmp_path / "c.csv").write_text("\n".join(rows).replace(",", delimiter).replace("|", ","), encoding="utf-8")
+    (patient,) = read_cohort(tmp_path / "c.csv").patients
+    assert (patient.patient, patient.source) == ("1,2", tmp_path / "a b" / "ü.yaml")
+    assert patient.facts == {"albumin_g_l": "38.7"}
+    assert patient.extra == {"centre": "X", "volume": "-0.5"}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -34,7 +34,7 @@ from scipy import ndimage
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.dicom import import_folder, read_sources
 from ImmunoRadiomicsLib.dicom.choice import sharpness
-from ImmunoRadiomicsLib.dicom.clinical import clinical_row
+from ImmunoRadiomicsLib.dicom.clinical import clinical_row, read_clinical
 from ImmunoRadiomicsLib.dicom.contours import filled_polygon
 from ImmunoRadiomicsLib.dicom.patient import timepoint_names
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
@@ -629,6 +629,12 @@ def test_burnt_in_text_is_warned_of(tmp_path: Path) -> None:
 def test_a_clinical_value_that_is_none_is_told_as_it_was_written(cell: str) -> None:
     _, problems = clinical_row({"patient": "A", "pdl1_percent": cell})
     assert problems == [f"`pdl1_percent: {cell}` in `clinical` is not a number."]
+
+
+def test_a_clinical_table_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("\ufeffpatient;albumin_g_l;agents\n1,2;38,7;a\n", encoding="utf-8")
+    (row,) = read_clinical(tmp_path / "c.csv").values()
+    assert (row.patient, row.clinical.albumin_g_l, row.treatment.agents) == ("1,2", 38.7, ("a",))
 
 
 def test_whole_numbers_and_truths_as_programs_write_them() -> None:

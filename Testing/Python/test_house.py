@@ -25,6 +25,7 @@ ORDER = (
         "__init__",
         "errors",
         "progress",
+        "delimited",
         "resources",
         "files",
         "analysis",
