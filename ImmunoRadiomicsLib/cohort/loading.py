@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
+from .tables import PATIENT_COLUMNS
+
+_TEXTS = ("patient", "lesion")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,19 @@ class CohortTables:
         path = self.folder / f"{name}.csv"
         if not path.is_file():
             raise InputError(f"{path}: the run did not write this table. Repeat it with the option that does.")
-        return pandas.read_csv(path, dtype={"patient": str, "lesion": str}, low_memory=False)
+        try:
+            header = pandas.read_csv(path, nrows=0).columns
+            texts = [name for name in _TEXTS if name in header]
+            table = pandas.read_csv(path, dtype=dict.fromkeys(texts, str), low_memory=False)
+            # A patient whose code is `NA` is not missing.
+            named = pandas.read_csv(path, usecols=texts, dtype=str, keep_default_na=False, na_values=[""])
+        except ValueError as error:
+            raise InputError(
+                f"{path}: the table is damaged ({type(error).__name__}). Run the cohort again with --resume, which writes it anew."
+            ) from error
+        for text in texts:
+            table[text] = named[text]
+        return table
 
 
 def load_cohort(folder: Path | str) -> CohortTables:
@@ -102,6 +117,10 @@ def load_cohort(folder: Path | str) -> CohortTables:
             "Tables of a cohort need pandas: pip install 'immunoradiomics[cohort]'."
         ) from error
     folder = Path(folder)
-    if not (folder / "patients.csv").is_file():
+    path = folder / "patients.csv"
+    if not path.is_file():
         raise InputError(f"{folder}: there is no patients.csv. Give the output folder of a finished cohort.")
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        if not stream.readline().startswith(",".join(PATIENT_COLUMNS)):
+            raise InputError(f"{path}: this is not the table of a cohort. Give the output folder of a finished cohort.")
     return CohortTables(folder)

@@ -18,6 +18,7 @@ from .view import CAPTIONS, LEVELS, SCANNER_COLUMNS, CohortView, harmonisation_d
 if TYPE_CHECKING:
     from reportlab.platypus import Flowable
 
+PRINTED_FILE = "cohort.pdf"
 # Names can still be read on so many rows of a page; more pages than these nobody turns.
 _ROWS_OF_SWIMMER, _MOST_SWIMMERS = 40, 10
 _ROOM_FOR_CAPTION = 60.0

@@ -21,10 +21,10 @@ from .listing import Cohort, read_cohort
 from .memory import available_bytes, needed_bytes
 from .page import write_page
 from .pool import DaskPool, LocalPool, WorkerDiedError
-from .printed import write_printed
-from .stability import PERTURBED_FILE, write_stability
+from .printed import PRINTED_FILE, write_printed
+from .stability import PERTURBED_FILE, STABILITY_FILE, write_stability
 from .summary import SUMMARY_FILE, TRAINING_FILE
-from .tables import write_parquet, write_tables
+from .tables import PARQUET_FILE, check_columns, write_parquet, write_tables
 from .view import view_of
 from .work import FAILURE_FILE, RESULT, Outcome, Task, run_patient
 
@@ -49,8 +49,8 @@ class CohortResult:
 
 
 def run(
-    cohort: Cohort | Path,
-    out: Path,
+    cohort: Cohort | Path | str,
+    out: Path | str,
     *,
     settings: Settings | None = None,
     jobs: int = 1,
@@ -95,10 +95,11 @@ def run(
     OSError
         If the disk is full or may not be written; what was finished is kept.
     """
-    cohort = read_cohort(cohort) if isinstance(cohort, Path) else cohort
+    cohort = cohort if isinstance(cohort, Cohort) else read_cohort(Path(cohort))
     settings = replace(settings or Settings(), jobs=1)
     out = Path(os.path.realpath(out))
     tasks = _tasks(cohort, out, settings, perturbations, remote=client is not None)
+    check_columns(cohort)
     if harmonise is not None:
         check_batch(cohort, harmonise)
     with _Held(out, resume):
@@ -124,8 +125,11 @@ def run(
             notes.append(f"The memory did not suffice for {jobs} of the largest patients at once: some had to wait.")
         progress(0.98, "tables: joining the patients")
         finished = write_tables(cohort, outcomes, out)
+        # What an earlier run wrote by options that this one lacks is of that run's patients.
+        for name in (PARQUET_FILE, STABILITY_FILE, HARMONISED_FILE, PRINTED_FILE):
+            (out / name).unlink(missing_ok=True)
         try:
-            write_parquet(out / "features.csv", out / "features.parquet")
+            write_parquet(out / "features.csv", out / PARQUET_FILE)
         except ImportError:
             notes.append(
                 "features.parquet was not written: pip install 'immunoradiomics[cohort]' brings what it needs."
@@ -133,7 +137,7 @@ def run(
         if perturbations:
             folders = {item.patient.patient: out / "patients" / item.patient.folder for item in finished}
             files = {name: path / PERTURBED_FILE for name, path in folders.items()}
-            write_stability(files, out / "stability.csv", readings=perturbations)
+            write_stability(files, out / STABILITY_FILE, readings=perturbations)
         harmonised = None
         if harmonise is not None:
             progress(0.99, f"tables: harmonising by {harmonise}")
@@ -142,7 +146,7 @@ def run(
         view = view_of(cohort, outcomes, finished, harmonised)
         write_page(view, out / "cohort.html")
         try:
-            write_printed(view, out / "cohort.pdf", page=settings.paper)
+            write_printed(view, out / PRINTED_FILE, page=settings.paper)
         except MissingDependencyError as error:
             notes.append(f"cohort.pdf was not written: {error}")
     progress(1.0, "done")

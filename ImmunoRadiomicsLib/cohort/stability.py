@@ -20,6 +20,7 @@ from ..radiomics.reliability import intraclass_correlation
 from ..study import Study
 
 PERTURBED_FILE = "perturbed.csv"
+STABILITY_FILE = "stability.csv"
 _COLUMNS = ("lesion", "reading", "feature", "value")
 STABILITY_COLUMNS = ("feature", "icc", "lower", "upper", "lesions", "readings")
 

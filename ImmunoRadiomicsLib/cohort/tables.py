@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InputError
 from ..files import whole_file
 from ..report.tables import (
     BEST_COLUMNS,
@@ -26,6 +27,7 @@ from .listing import Cohort, CohortPatient
 from .summary import TRAINING_FILE, PatientSummary, ScanSummary, read_summary
 from .work import FAILURE_FILE, RESULT, Outcome
 
+PARQUET_FILE = "features.parquet"
 # Tables that patients have under the same name, and their columns.
 JOINED = {
     "lesions": LESION_COLUMNS,
@@ -37,6 +39,18 @@ JOINED = {
 }
 FLAGS = ("pseudoprogression", "hyperprogression", "pneumonitis")
 _FLAG_FACTS = ("probability", "lower", "upper", "level", "applicability")
+PATIENT_COLUMNS = (
+    "patient",
+    "folder",
+    "status",
+    "timepoints",
+    "lesions",
+    "bor",
+    "confirmed_bor",
+    "ibor",
+    *(f"{flag}_{fact}" for flag in FLAGS for fact in _FLAG_FACTS),
+)
+_TRAINING_COLUMNS = ("patient", "lesion")
 _QUALITY_COLUMNS = ("patient", *ScanSummary.__slots__, "warnings")
 # Readers of Parquet skip whole groups of rows: few and large ones are read fastest.
 _ROWS_OF_A_GROUP = 200_000
@@ -54,6 +68,24 @@ class PatientResult:
     def table(self, name: str) -> Path:
         """Return the path of one of its tables."""
         return self.folder / RESULT / f"{name}.csv"
+
+
+def check_columns(cohort: Cohort) -> None:
+    """Refuse columns of the list that would stand beside those of the same name in the tables.
+
+    Raises
+    ------
+    InputError
+        With every such column.
+    """
+    own = {*PATIENT_COLUMNS, *_TRAINING_COLUMNS}
+    problems = [
+        f"The column `{name}` of the list would stand twice in the tables of the cohort, which have one of this name. Rename it."
+        for name in cohort.extra_columns
+        if name.lower() in own
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def write_tables(cohort: Cohort, outcomes: dict[str, Outcome], out: Path) -> tuple[PatientResult, ...]:
@@ -99,19 +131,7 @@ def _write_joined(name: str, columns: Sequence[str], finished: Sequence[PatientR
 def _patients(
     cohort: Cohort, outcomes: dict[str, Outcome], finished: Sequence[PatientResult]
 ) -> tuple[tuple[str, ...], Iterator[list[object]]]:
-    columns = (
-        "patient",
-        "folder",
-        "status",
-        "timepoints",
-        "lesions",
-        "bor",
-        "confirmed_bor",
-        "ibor",
-        *(f"{flag}_{fact}" for flag in FLAGS for fact in _FLAG_FACTS),
-        *cohort.fact_columns,
-        *cohort.extra_columns,
-    )
+    columns = (*PATIENT_COLUMNS, *cohort.fact_columns, *cohort.extra_columns)
     summaries = {item.patient.patient: item.summary for item in finished}
 
     def rows() -> Iterator[list[object]]:
@@ -169,7 +189,7 @@ def _write_training(cohort: Cohort, finished: Sequence[PatientResult], path: Pat
             names.update(next(csv.reader([header]))[1:])
     # The columns must not depend on which patient came first.
     features = sorted(names)
-    columns = ("patient", "lesion", *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
+    columns = (*_TRAINING_COLUMNS, *cohort.extra_columns, *cohort.fact_columns, *(("scanner",) if told else ()))
     places: dict[str, list[int]] = {}
     in_place = list(range(1, len(features) + 1))
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:

@@ -550,6 +550,49 @@ def test_tables_as_data_frames_and_parquet(listed: Path, tmp_path: Path) -> None
         _ = tables.stability
     with pytest.raises(InputError, match=r"no patients\.csv"):
         load_cohort(tmp_path)
+    (tmp_path / "patients.csv").write_text("patient,age\nA,60\n")
+    with pytest.raises(InputError, match="not the table of a cohort"):
+        load_cohort(tmp_path)
+    (out / "lesions.csv").write_bytes(b"")
+    with pytest.raises(InputError, match="damaged"):
+        _ = load_cohort(out).lesions
+
+
+def test_a_patient_whose_code_reads_like_nothing_is_there(listed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    listed.write_text("patient,study,age\nNA,a/study.yaml,60\n007,b/study.yaml,\n")
+    place_result(listed, tmp_path / "out", "NA")
+    run(str(listed), str(tmp_path / "out"), resume=True)
+    tables = load_cohort(tmp_path / "out")
+    assert list(tables.patients["patient"]) == ["NA", "007"]
+    assert set(tables.features["patient"]) == {"NA"}
+    assert tables.patients["age"].isna().tolist() == [False, True]
+
+
+def test_a_column_that_the_tables_have_is_refused(listed: Path, tmp_path: Path) -> None:
+    listed.write_text("patient,study,Status,lesion,centre\nA,a/study.yaml,alive,L1,X\n")
+    with pytest.raises(InputError) as caught:
+        run(listed, tmp_path / "out")
+    assert [problem.split("`")[1] for problem in caught.value.problems] == ["Status", "lesion"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_of_an_earlier_run_do_not_stay_behind(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in "AB":
+        place_result(listed, out, name)
+    run(listed, out, resume=True, harmonise="scanner")
+    (out / "stability.csv").write_text("feature,icc\n")
+    assert (out / "features_harmonised.csv").exists()
+    # One patient is renamed, and one is no longer in the list.
+    listed.write_text("patient,study,ecog,label\nA,a/study.yaml,0,1\nC,c/study.yaml,,1\n")
+    run(listed, out, resume=True)
+    for name in ("features", "lesions", "delta", "response", "best", "flags", "quality", "training"):
+        assert {row["patient"] for row in rows(out / f"{name}.csv")} == {"A"}, name
+    assert [row["patient"] for row in rows(out / "patients.csv")] == ["A", "C"]
+    assert [row["patient"] for row in rows(out / "failures.csv")] == ["C"]
+    assert not list(out.glob("features_harmonised*"))
+    assert not (out / "stability.csv").exists()
 
 
 def test_features_of_perturbed_contours_give_their_stability(tmp_path: Path) -> None:
