@@ -195,9 +195,11 @@ def _rmh(case: Case, sites: float | None) -> ContextScore:
     if points is None:
         return _unavailable("rmh", "RMH score", lacking, source)
     reading = "2 or more of 3 points" if points >= 2 else "below 2 of 3 points"
-    return ContextScore(
-        "rmh", "RMH score", float(points), reading, "albumin < 35 g/L, LDH above the limit, more than 2 sites", source
-    )
+    reason = "albumin < 35 g/L, LDH above the limit, more than 2 sites"
+    if clinical.metastatic_sites is None and sites is not None and sites <= RMH_SITES:
+        reading = f"at least {points} of 3 points"
+        reason += "; sites are counted from the segmented lesions, and there may be more"
+    return ContextScore("rmh", "RMH score", float(points), reading, reason, source)
 
 
 def _grim(case: Case) -> ContextScore:

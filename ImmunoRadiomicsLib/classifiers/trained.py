@@ -24,6 +24,9 @@ TRAINED_VERSION = "1.2"
 # A probability nearer to 0 or 1 than this says more than a few hundred patients can.
 SMALLEST_PROBABILITY = 1e-3
 
+# A skops file is unpacked into memory as a whole; forests of hundreds of trees hold a tenth of this.
+LARGEST_UNPACKED_BYTES = 1_000_000_000
+
 # What members are made of. A card can name fewer of these, never others.
 KNOWN_TYPES = frozenset(
     {
@@ -265,6 +268,12 @@ def types_of(path: Path) -> tuple[str, ...]:
     """
     skops = _skops()
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+        if unpacked > LARGEST_UNPACKED_BYTES:
+            raise InputError(
+                f"{path}: holds {unpacked / 1e9:.1f} GB when unpacked, which no model does; it is not loaded."
+            )
         return tuple(sorted(skops.get_untrusted_types(file=path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(

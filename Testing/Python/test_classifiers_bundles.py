@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ImmunoRadiomicsLib.classifiers import assess, list_bundles, load_bundle, se
 from ImmunoRadiomicsLib.classifiers.arm import external_weight
 from ImmunoRadiomicsLib.classifiers.bundles import LARGEST_JSON_BYTES, bundle_schemas
 from ImmunoRadiomicsLib.classifiers.flags import choose_bundles
-from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel
+from ImmunoRadiomicsLib.classifiers.trained import TRAINED_VERSION, TrainedMember, TrainedModel, types_of
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.serialise import to_json
@@ -390,6 +391,20 @@ def test_a_huge_card_is_refused_unread(copy) -> None:
     with (folder / "card.json").open("r+b") as stream:
         stream.truncate(LARGEST_JSON_BYTES + 1)
     assert "more than 50 MB" in refusal(folder)
+
+
+def test_a_model_that_swells_when_unpacked_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("skops")
+    path = tmp_path / "member.skops"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", "{}")
+        for number in range(3):
+            archive.writestr(f"{number}.npy", b"0" * 1000)
+    whole = path.read_bytes()
+    # What an archive says of its parts is as long as they may become: three parts of 1 GB each.
+    path.write_bytes(whole.replace((1000).to_bytes(4, "little"), (1_000_000_000).to_bytes(4, "little")))
+    with pytest.raises(InputError, match=r"3\.0 GB when unpacked"):
+        types_of(path)
 
 
 def test_a_pipe_in_place_of_the_card_is_refused(copy) -> None:

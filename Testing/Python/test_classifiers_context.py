@@ -156,3 +156,11 @@ def test_sites_are_counted_when_not_entered() -> None:
     )
     found = {item.id: item for item in assess(facts.pop("study"), **facts)[1]}
     assert found["rmh"].value == 1
+
+
+def test_few_segmented_organs_do_not_mean_few_sites() -> None:
+    facts = case(study=study(metastatic_sites=None, albumin_g_l=30.0, ldh=200.0))
+    found = {item.id: item for item in assess(facts.pop("study"), **facts)[1]}
+    assert (found["rmh"].value, found["rmh"].reading) == (1, "at least 1 of 3 points")
+    assert "there may be more" in found["rmh"].reason
+    assert scores(metastatic_sites=2, albumin_g_l=30.0, ldh=200.0)["rmh"].reading == "below 2 of 3 points"
