@@ -11,6 +11,7 @@ it would be for another form than an ellipse is not known.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
 
@@ -20,7 +21,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from ..analysis import Point
-from .geometry import Crop, axial_axis, index_to_world, spacing_of, voxel_volume_ml
+from .geometry import Crop, axial_axis, crop_of, index_to_world, spacing_of, voxel_volume_ml
 
 READER_SD_LN_DIAMETER = 0.120
 """Within-nodule SD of ln(diameter) between readers: LIDC, 690 nodules of 10 mm or more (doi:10.1118/1.3528204)."""
@@ -77,6 +78,7 @@ def measure(mask: Crop, ct: sitk.Image) -> Measurement | None:
     Measurement or None
         None where the mask is empty.
     """
+    mask = crop_of(mask.voxels, mask.offset_zyx)
     if mask.count == 0:
         return None
     axis = axial_axis(ct)
@@ -219,7 +221,7 @@ def _diameters(piece: np.ndarray, axis: int, spacing_zyx: tuple[float, ...]) -> 
     for bound, index in sorted(bounds, key=lambda item: (-item[0], item[1])):
         if bound == 0.0 or bound < longest - _TINY:
             break
-        for blob in _blobs(planes[index]):
+        for blob in _blobs(planes[index], step, longest - _TINY):
             points = contour_points(blob) * step
             length, pairs = _farthest_pairs(points)
             if length < longest - _TINY:
@@ -241,9 +243,15 @@ def _diameters(piece: np.ndarray, axis: int, spacing_zyx: tuple[float, ...]) -> 
     return best
 
 
-def _blobs(plane: np.ndarray) -> list[np.ndarray]:
+def _blobs(plane: np.ndarray, step: np.ndarray, least_mm: float) -> Iterator[np.ndarray]:
+    """Yield the connected parts of a slice that may have a diameter of at least ``least_mm``, each as a mask of the slice."""
     labels, number = ndimage.label(plane, structure=np.ones((3, 3)))
-    return [plane] if number == 1 else [labels == index for index in range(1, number + 1)]
+    if number == 1:
+        yield plane
+        return
+    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        if np.hypot((rows.stop - rows.start) * step[0], (columns.stop - columns.start) * step[1]) >= least_mm:
+            yield labels == index
 
 
 def _largest_possible(plane: np.ndarray, step: np.ndarray) -> float:
@@ -282,19 +290,24 @@ def _longest_chord_across(segments: np.ndarray, ends: np.ndarray) -> tuple[float
     u, v = segments @ along, segments @ across
     swap = u[:, 0] > u[:, 1]
     u[swap], v[swap] = u[swap][:, ::-1], v[swap][:, ::-1]
-    best, position, low, high = -1.0, 0.0, 0.0, 0.0
-    for place in np.unique(np.round(u, 9)):
-        hit = (u[:, 0] <= place + _TINY) & (u[:, 1] >= place - _TINY)
-        width = u[hit, 1] - u[hit, 0]
-        level = width > 10 * _TINY
-        weight = np.where(level, (place - u[hit, 0]) / np.where(level, width, 1.0), 0.0)
-        crossings = v[hit, 0] + np.clip(weight, 0.0, 1.0) * (v[hit, 1] - v[hit, 0])
-        crossings = np.concatenate([crossings, v[hit, 1][~level]])
-        extent = float(crossings.max() - crossings.min())
-        if extent > best + _TINY:
-            best, position, low, high = extent, float(place), float(crossings.min()), float(crossings.max())
-    chord = np.array([position * along + low * across, position * along + high * across])
-    return best, chord
+    places = np.unique(np.round(u, 9))
+    first = np.searchsorted(places, u[:, 0] - _TINY, side="left")
+    counts = np.searchsorted(places, u[:, 1] + _TINY, side="right") - first
+    # One entry for every place that lies on a segment.
+    segment = np.repeat(np.arange(len(u)), counts)
+    place = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    width = (u[:, 1] - u[:, 0])[segment]
+    level = width > 10 * _TINY
+    weight = np.where(level, (places[place] - u[segment, 0]) / np.where(level, width, 1.0), 0.0)
+    crossing = v[segment, 0] + np.clip(weight, 0.0, 1.0) * (v[segment, 1] - v[segment, 0])
+    low, high = np.full(len(places), np.inf), np.full(len(places), -np.inf)
+    for values in (crossing, np.where(level, crossing, v[segment, 1])):
+        np.minimum.at(low, place, values)
+        np.maximum.at(high, place, values)
+    extent = high - low
+    widest = int(np.argmax(extent >= extent.max() - _TINY))
+    ends_across = np.array([places[widest] * along + side[widest] * across for side in (low, high)])
+    return float(extent[widest]), ends_across
 
 
 def _insert(points: np.ndarray, axis: int, index: int) -> np.ndarray:
