@@ -14,7 +14,7 @@ import numpy as np
 
 from ..analysis import Evidence, Features, Flag, Level
 from .answer import baseline_risk_flag
-from .applicability import Applicability, Doubt, input_doubts, lesion_doubts, patient_doubts
+from .applicability import Applicability, Doubt, alignment_doubts, input_doubts, lesion_doubts, patient_doubts
 from .arm import read_arm
 from .bundles import Bundle
 from .case import Case, size_mm
@@ -50,6 +50,7 @@ def assess_hyperprogression(case: Case, bundle: Bundle, trained: Bundle | None =
         *lesion_doubts(case.baseline_lesions, case.baseline),
         *input_doubts(bundle, readings),
         *_own_doubts(case, readings),
+        *_definition_doubts(case),
         *arm.doubts,
     ]
     weigh = partial(evaluate, bundle, nsclc=case.nsclc, seed=case.seed, also=arm.contributions)
@@ -139,6 +140,20 @@ def _own_doubts(case: Case, readings: dict[str, Reading]) -> Iterator[Doubt]:
         )
     if not case.baseline_lesions and readings["sites"].origin != "entered":
         yield Doubt("caution", "no lesion is segmented at baseline, so neither sites nor burden could be measured")
+
+
+def _definition_doubts(case: Case) -> Iterator[Doubt]:
+    """Yield what makes the first evaluation doubtful, on which the definitions rest; the baseline risk is known without it."""
+    if all(item.answer == "not assessable" for item in case.response.hyperprogression):
+        return
+    start = max(case.treatment_start_day or 0, 0)
+    later = sorted((item.day, item.name) for item in case.timepoints if item.day > start)
+    if not later:
+        return
+    first = later[0][1]
+    targets = [item for item in case.lesions if item.role == "target"]
+    for doubt in (*alignment_doubts(case, first), *lesion_doubts(targets, first)):
+        yield Doubt("caution", doubt.text)
 
 
 def _level(case: Case, level: Level) -> Level:

@@ -295,6 +295,20 @@ def test_a_met_definition_is_not_called_unlikely() -> None:
     assert "met: Matos 2020" in answer.reason
 
 
+def test_definitions_are_as_good_as_the_first_evaluation() -> None:
+    carried = (lesion("L1", (30.0, 42.0), source="propagated"),)
+    assert "L1 at followup-1: the contour was carried over" in hyper(lesions=carried).reason
+    failed = hyper(lesions=carried, alignments=alignment("failed"))
+    # The baseline risk does not rest on the follow-up.
+    assert (failed.status, failed.applicability) == ("assessed", "caution")
+    assert "the alignment of followup-1 is failed" in failed.reason
+    open_ = dataclasses.replace(response(visit()).hyperprogression[0], answer="not assessable")
+    unread = hyper(
+        alignments=alignment("failed"), response=dataclasses.replace(response(visit()), hyperprogression=(open_,))
+    )
+    assert unread.applicability == "applicable"
+
+
 def test_a_liver_lesion_against_the_entry_is_a_doubt() -> None:
     lesions = (lesion("L1", (30.0, 42.0)), lesion("H1", (20.0, 20.0), organ="liver"))
     answer = hyper(lesions=lesions)
