@@ -95,7 +95,7 @@ class Case:
     def targets_of_drugs(self) -> frozenset[str]:
         """Which of PD-1, PD-L1 and CTLA-4 the treatment blocks, by its regimen and its agents."""
         treatment = self.study.treatment
-        names = {word for agent in treatment.agents for word in _words(agent).split()}
+        names = {word for text in (*treatment.agents, treatment.regimen or "") for word in _words(text).split()}
         written = (treatment.regimen or "").lower()
         found = set()
         # PD-(L)1 is the one or the other; an agent says which.

@@ -399,6 +399,8 @@ def test_setting_chooses_the_prior() -> None:
         (("nivolumab", "ipilimumab"), None, "PD-1", 1.0),
         ((), "PD-1 + CTLA-4", "PD-1", 1.0),
         (("pembrolizumab", "carboplatin"), None, "PD-1", 0.0),
+        (("nivolumab",), "nivolumab + ipilimumab", "PD-1", 1.0),
+        ((), "Ipilimumab/nivolumab", "PD-1", 1.0),
     ],
 )
 def test_regimen_and_agents_are_understood(agents: Any, regimen: str | None, pd1: str, combination: float) -> None:
