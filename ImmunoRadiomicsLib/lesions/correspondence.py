@@ -320,6 +320,22 @@ class _Links:
                 self.main[i] = j
                 self.confidence[i] = 1.0
                 self.edited.add(i)
+        return problems + self._join()
+
+    def _join(self) -> list[str]:
+        """Give what is joined with a contour that was linked with a lesion to that lesion, and say which joins cannot be."""
+        owners = {j: i for i, main in self.main.items() for j in (main, *self.extra.get(i, []))}
+        problems = []
+        for j in self.joined:
+            owner = owners.get(self._head(j))
+            if j in owners and owners[j] != owner:
+                segment, other = self.contours[j].name, self.contours[self.joined[j]].name
+                problems.append(
+                    f"links: at {self.scan.timepoint} `{segment}` is said to be a part of `{self.lives[owners[j]].id}` and of `{other}`, "
+                    "which has a segment of its own. Keep one of the links."
+                )
+            elif j not in owners and owner is not None:
+                self.extra.setdefault(owner, []).append(j)
         return problems
 
     def assign(self) -> None:

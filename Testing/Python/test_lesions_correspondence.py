@@ -291,6 +291,20 @@ def test_segments_of_the_first_scan_can_be_joined_by_hand():
     assert sum(len(track.at("baseline").segments) for track in follow(scans, "baseline", edits=cycle)) == 3
 
 
+def test_a_segment_joined_with_one_that_is_linked_goes_where_that_goes():
+    scans = [
+        Scan("baseline", (at("A", 0.0),)),
+        Scan("followup-1", (at("c", 1.0), at("d", 60.0), at("e", 90.0))),
+    ]
+    edits = [LesionLink("followup-1", "e", "d"), LesionLink("followup-1", "d", "c"), LesionLink("followup-1", "c", "A")]
+    for order in (edits, edits[::-1], edits[1:] + edits[:1]):
+        (track,) = follow(scans, "baseline", edits=order)
+        assert sorted(track.at("followup-1").segments) == ["c", "d", "e"]
+    torn = [LesionLink("followup-1", "d", "A"), LesionLink("followup-1", "d", "e")]
+    with pytest.raises(InputError, match="`d` is said to be a part of `A` and of `e`"):
+        follow(scans, "baseline", edits=torn)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_edit_is_honoured(seed: int):
     """Any assignment of contours to lesions that a person makes is what comes out, whatever the geometry says."""
