@@ -199,6 +199,7 @@ def _read_file(path: Path) -> sitk.Image:
         raise InputError(
             f"{path}: the format is not known. Use one of {', '.join(_VOLUME_SUFFIXES)}, or a DICOM folder."
         )
+    _check_may_be_read(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -230,6 +231,14 @@ def _read_series(folder: Path) -> sitk.Image:
         raise InputError(f"{folder}: the DICOM series cannot be read as one volume; slices may be missing.") from error
     _check_shape(folder, image.GetSize(), image.GetNumberOfComponentsPerPixel())
     return image
+
+
+def _check_may_be_read(path: Path) -> None:
+    """Say what the system says: the image library would speak of damage."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: the file cannot be opened ({error.strerror}). Let your account read it.") from error
 
 
 def _check_whole(path: Path, size: Sequence[int]) -> None:
@@ -355,6 +364,7 @@ def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool =
         )
     if path.is_dir():
         raise InputError(f"{path}: this is a folder. Give the segmentation as one file, a .seg.nrrd or a label map.")
+    _check_may_be_read(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

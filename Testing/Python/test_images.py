@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import struct
@@ -266,6 +267,18 @@ def test_a_packed_file_with_wrong_bytes_is_refused(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     assert "damaged" in problem(lambda: images.read_volume(path))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ct.nrrd"
+    images.write_volume(volume(), path)
+
+    def refuse(self: Path, *args: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for read in (lambda: images.read_volume(path), lambda: images.read_segmentation(path, volume())):
+        assert "cannot be opened (Permission denied)" in problem(read)
 
 
 @pytest.mark.parametrize("size_mm", [0.0007, 700.0])
