@@ -201,14 +201,8 @@ def parse_preset(text: str, path: Path) -> Preset:
     InputError
         As ``load_preset``.
     """
-    import yaml
-
-    try:
-        # JSON that is indented by tabs is no YAML.
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
-        raise InputError(f"{path}: not valid {kind}: {' '.join(str(error).split())}") from error
+    # JSON that is indented by tabs is no YAML.
+    content = _read_json(text, path) if path.suffix.lower() == ".json" else _read_yaml(text, path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no parameters. Start from one of the shipped presets.")
     title, rationale = _heading(text)
@@ -231,6 +225,59 @@ def parse_preset(text: str, path: Path) -> Preset:
     wanted = content.get("featureClass") or dict.fromkeys(known)
     classes = tuple((name, tuple(features or _defaults(name, known[name]))) for name, features in wanted.items())
     return Preset(path.stem, title or path.stem, rationale, image_types, classes, MappingProxyType(setting))
+
+
+def _read_json(text: str, path: Path) -> Any:
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if repeated := _repeated([key for key, _ in pairs]):
+            raise ValueError(_stands_twice(repeated))
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=mapping)
+    except (ValueError, RecursionError) as error:
+        remedy = _remedy(str(error), "Check quotes, commas and brackets.")
+        raise InputError(f"{path}: not valid JSON: {error}. {remedy}") from error
+
+
+def _read_yaml(text: str, path: Path) -> Any:
+    """Read YAML of plain values; a repeated key is refused, as pyradiomics does: of two bin widths either may be meant."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if repeated := _repeated([str(key.value) for key in keys]):
+                mark = [key for key in keys if key.value == repeated][1].start_mark
+                raise yaml.constructor.ConstructorError(None, None, _stands_twice(repeated), mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        loader = Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        what = str(getattr(error, "problem", None) or " ".join(str(error).split()))
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        remedy = _remedy(what, "Check indentation, colons and brackets.")
+        raise InputError(f"{where}: not valid YAML: {what.rstrip('.')}. {remedy}") from error
+    except (ValueError, RecursionError) as error:  # a number or date that cannot be, or thousands of brackets
+        raise InputError(f"{path}: not valid YAML: {error}. Check the values and brackets.") from error
+
+
+def _repeated(keys: list[str]) -> str | None:
+    return next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+
+
+def _stands_twice(key: str) -> str:
+    return f"the key {key!r} stands twice"
+
+
+def _remedy(what: str, otherwise: str) -> str:
+    return next((remedy for part, remedy in _REMEDIES.items() if part in what), otherwise)
 
 
 def _ibsi_preset(content: dict[str, Any], path: Path, title: str, rationale: str) -> Preset:
@@ -285,6 +332,14 @@ def _plain(settings: Settings, without: Settings | None = None) -> dict[str, Any
         if value is not None and (without is None or key not in without or without[key] != value)
     }
 
+
+# What to do about what the YAML parser says.
+_REMEDIES = {
+    "'\\t'": "Indent by spaces, not by tabs.",
+    "constructor for the tag": "Remove the tag: only plain values are read.",
+    "another document": "Keep one document, without a line '---' between.",
+    "stands twice": "Keep one.",
+}
 
 # How to write what people most often write as something else.
 _EXAMPLES = {"object": "; write one 'key: value' on each line below it", "array": "; write a list, such as [1, 2]"}

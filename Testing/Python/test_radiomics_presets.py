@@ -134,7 +134,13 @@ def test_settings_that_belong_to_the_study_are_left_out() -> None:
         ("imageType: [Original, LoG]", ["imageType", "'key: value'"]),
         ("imageType: {LoG: {sigma: 3}}", ["imageType.LoG.sigma", "write a list"]),
         ("just words", ["holds no parameters"]),
-        ("setting: {binWidth: [", ["not valid YAML"]),
+        ("setting: {binWidth: [", ["not valid YAML", "brackets"]),
+        ("setting:\n\tbinWidth: 25\n", ["line 2", "not by tabs"]),
+        ("setting: !!python/object/apply:os.getcwd []\n", ["line 1", "os.getcwd", "Remove the tag"]),
+        ("setting: {binWidth: 25}\nsetting: {binCount: 8}\n", ["line 2", "'setting' stands twice", "Keep one"]),
+        ("setting: {binWidth: 25, binWidth: 10}\n", ["'binWidth' stands twice"]),
+        ("setting: {binWidth: 2024-13-01}\n", ["not valid YAML", "month"]),
+        ("[" * 3000, ["not valid YAML", "brackets"]),
     ],
 )
 def test_wrong_files(text: str, fragments: list[str]) -> None:
@@ -167,6 +173,9 @@ def test_json_with_tabs_is_read_and_broken_json_is_named(tmp_path: Path) -> None
     assert load_preset(path).settings["binWidth"] == 20
     path.write_text('{"setting": {"binWidth": 20}')
     with pytest.raises(InputError, match="not valid JSON"):
+        load_preset(path)
+    path.write_text('{"setting": {"binWidth": 20, "binWidth": 10}}')
+    with pytest.raises(InputError, match="'binWidth' stands twice"):
         load_preset(path)
 
 
