@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -21,7 +22,7 @@ _STALE_SECONDS = 3600.0
 class Cache:
     """A folder of JSON files, safe to share between runs; without a folder it keeps nothing.
 
-    A file appears whole or not at all, and one that cannot be read counts as absent. A folder that cannot be written to is
+    A file appears whole or not at all, and one that cannot be read, or is not as it was written under its name, counts as absent. A folder that cannot be written to is
     read only: a result that cannot be kept is no reason to lose it.
     """
 
@@ -35,13 +36,12 @@ class Cache:
             return None
         path = _path(self._folder, key)
         try:
-            content = json.loads(path.read_text(encoding="ascii"))
+            text = path.read_text(encoding="ascii")
+            content = json.loads(text)
             reason, values = content["reason"], content["values"]
+            if text != _text(key, reason, values):
+                return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-        if not isinstance(reason, str | None) or not isinstance(values, dict):
-            return None
-        if not all(isinstance(value, float | int | None) for value in values.values()):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # what is used stays longest
@@ -52,7 +52,7 @@ class Cache:
         if self._folder is None:
             return
         path = _path(self._folder, key)
-        text = json.dumps({"reason": reason, "values": values}, allow_nan=False)
+        text = _text(key, reason, values)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
@@ -87,6 +87,13 @@ class Cache:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     _remove(path)
+
+
+def _text(key: str, reason: str | None, values: dict[str, float | None]) -> str:
+    """Return the content of a file, with a hash that tells a wrong figure or the result of another key."""
+    content = json.dumps({"reason": reason, "values": values}, allow_nan=False)
+    digest = hashlib.sha256(f"{key} {content}".encode()).hexdigest()
+    return f'{content[:-1]}, "sha256": "{digest}"}}'
 
 
 def _remove(path: Path) -> None:

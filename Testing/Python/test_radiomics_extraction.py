@@ -218,10 +218,17 @@ def test_a_damaged_file_of_the_cache_counts_as_absent(tmp_path: Path) -> None:
     mask = region(ball(image, (8, 15, 15), 5))
     first = extract({"baseline": image}, [mask], LENIENT, cache=tmp_path)
     (path,) = tmp_path.glob("*/*.json")
-    for content in ("", '{"reason": null', "[]", '{"reason": null, "values": 3}', '{"reason": 3, "values": {}}'):
+    whole = path.read_text()
+    name, value = next((name, value) for name, value in json.loads(whole)["values"].items() if value)
+    other = extract({"baseline": image * 2}, [mask], LENIENT, cache=tmp_path / "other")
+    (foreign,) = (tmp_path / "other").glob("*/*.json")
+    assert other != first
+    wrong = [whole.replace(repr(value), text, 1) for text in ("NaN", "true", repr(value * 2))]
+    wrong += ["", '{"reason": null', "[]", '{"reason": null, "values": 3}', '{"reason": 3, "values": {}}']
+    for content in (*wrong, '{"reason": null, "values": {}}', whole.replace(name, "foo", 1), foreign.read_text()):
         path.write_text(content)
         assert extract({"baseline": image}, [mask], LENIENT, cache=tmp_path) == first
-    assert set(json.loads(path.read_text())) == {"reason", "values"}
+        assert path.read_text() == whole
 
 
 def test_the_cache_is_bounded_and_keeps_what_was_used_last(tmp_path: Path) -> None:
