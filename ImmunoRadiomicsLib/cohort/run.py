@@ -26,7 +26,7 @@ from .stability import PERTURBED_FILE, STABILITY_FILE, write_stability
 from .summary import SUMMARY_FILE, TRAINING_FILE
 from .tables import PARQUET_FILE, check_columns, write_parquet, write_tables
 from .view import view_of
-from .work import FAILURE_FILE, RESULT, Outcome, Task, run_patient
+from .work import FAILURE_FILE, RESULT, Outcome, Task, lost_dates, run_patient
 
 _LOCK_FILE = ".cohort.lock"
 _DIED = "The process of this patient ended without a word several times, most often because the memory was not enough."
@@ -36,7 +36,7 @@ _NO_USE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class CohortResult:
-    """How a cohort ended: each patient in the order of the list, and what could not be written for want of a package."""
+    """How a cohort ended: each patient in the order of the list, and notes on scans that were left out and on what could not be written."""
 
     folder: Path
     outcomes: tuple[Outcome, ...]
@@ -125,6 +125,9 @@ def run(
             notes.append(f"The memory did not suffice for {jobs} of the largest patients at once: some had to wait.")
         progress(0.98, "tables: joining the patients")
         finished = write_tables(cohort, outcomes, out)
+        for item in finished:
+            if item.patient.source.is_dir():
+                notes += [f"{item.patient.patient}: {lost}" for lost in lost_dates(item.folder)]
         # What an earlier run wrote by options that this one lacks is of that run's patients.
         for name in (PARQUET_FILE, STABILITY_FILE, HARMONISED_FILE, PRINTED_FILE):
             (out / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ import SimpleITK as sitk
 
 from ..dicom.clinical import ClinicalRow, clinical_row
 from ..dicom.importing import import_folder
+from ..dicom.rows import TABLE as SERIES_TABLE
 from ..errors import BusyError, CancelledError, ImmunoRadiomicsError, InputError
 from ..files import write_text
 from ..order import Settings
@@ -33,6 +35,7 @@ RESULT = "result"
 # A patient that takes so much memory is handed out in parts, where it has several follow-ups: two full-size scans take 2.8 GiB.
 LARGE_BYTES = 2 << 30
 FAILURE_FILE = "failure.txt"
+_IMPORTED = "imported"
 _BUSY_SECONDS = 60.0
 _BUSY_PAUSE_SECONDS = 0.5
 
@@ -184,12 +187,16 @@ def _when_free(work: Callable[[], object]) -> None:
 
 def _study(task: Task, stage: _Stage) -> Study:
     """Load or import the study, under the name and with the clinical facts that the list gives."""
-    source = task.patient.source
+    source, lost = task.patient.source, []
     if source.is_dir():
         stage.name = "import"
         source = _imported(task, stage)
+        lost = lost_dates(task.folder)
         stage.name = "read"
-    study = replace(load_study(source), patient=task.patient.patient)
+    try:
+        study = replace(load_study(source), patient=task.patient.patient)
+    except InputError as error:
+        raise InputError([*error.problems, *lost]) from error
     row, problems = clinical_row({"patient": task.patient.patient, **task.patient.facts})
     if problems:
         raise InputError([f"row of {task.patient.patient}: {problem}" for problem in problems])
@@ -207,7 +214,7 @@ def _imported(task: Task, stage: _Stage) -> Path:
     except (OSError, ValueError):
         pass  # none yet, or one that was not finished
     mark.unlink(missing_ok=True)
-    imported = import_folder(source, task.folder / "imported", progress=stage)
+    imported = import_folder(source, task.folder / _IMPORTED, progress=stage)
     if len(imported.patients) != 1:
         raise InputError(
             f"{source}: the folder holds {len(imported.patients)} patients. Give each its own folder and row."
@@ -215,6 +222,26 @@ def _imported(task: Task, stage: _Stage) -> Path:
     study = imported.patients[0].study
     write_text(mark, f"{wanted}\n{os.path.relpath(study, task.folder)}\n")
     return study
+
+
+def lost_dates(folder: Path) -> list[str]:
+    """Say which dates of the DICOM folder that a patient was imported from have a CT and none that could be used: no time point was made of them."""
+    used: set[str] = set()
+    left_out: dict[str, list[str]] = {}
+    table = folder / _IMPORTED / SERIES_TABLE
+    if not table.exists():
+        return []  # imported images were removed to save room
+    with table.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["use"] == "ct":
+                used.add(row["date"])
+            elif row["modality"] == "CT":
+                left_out.setdefault(row["date"], []).append(row["reason"])
+    return [
+        f"The CT of {date} was left out: {'; '.join(dict.fromkeys(reasons))}."
+        for date, reasons in sorted(left_out.items())
+        if date not in used
+    ]
 
 
 def _with_facts(study: Study, row: ClinicalRow) -> Study:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cohort_work import always_die, hold, nap, pid_unless_first, square, square_unless_first
+from dicom_writer import ct_series, save
 from factories import example_analysis
 
 from ImmunoRadiomicsLib import radiomics, report
@@ -351,6 +352,25 @@ def test_a_dicom_folder_is_done_until_a_file_of_it_changes(tmp_path: Path) -> No
     assert is_kept(folder, source, "k")
     (source / "2.dcm").write_text("b")
     assert not is_kept(folder, source, "k")
+
+
+def test_a_date_of_a_dicom_folder_without_a_usable_ct_is_said(listed: Path, tmp_path: Path) -> None:
+    for day in (10, 20):
+        image = sitk.GetImageFromArray(np.random.default_rng(day).integers(-900, 200, (12, 22, 26)).astype(np.int16))
+        image.SetSpacing((0.9, 0.8, 2.5))
+        series = save(ct_series(image, date=datetime.date(2024, 1, day)), tmp_path / "scans" / str(day))
+    for path in series.paths[4:6]:
+        path.unlink()
+    listed.write_text("patient,study\nA,scans\n")
+    result = run(listed, tmp_path / "out", jobs=1)
+    (row,) = rows(tmp_path / "out" / "failures.csv")
+    assert "at least two are needed" in row["reason"]
+    assert "The CT of 2024-01-20 was left out: 2 slices are missing" in row["reason"]
+    assert result.notes == ()
+    # Where enough is left of a patient the run says it too.
+    place_result(listed, tmp_path / "out", "A")
+    (note,) = run(listed, tmp_path / "out", resume=True).notes
+    assert note.startswith("A: The CT of 2024-01-20 was left out")
 
 
 def test_a_worker_of_another_version_refuses(listed: Path, tmp_path: Path) -> None:
