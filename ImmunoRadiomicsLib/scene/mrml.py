@@ -296,6 +296,8 @@ def interpolate_linearly(transform: Any) -> None:
     Slicer reads grids with cubic interpolation; between grid points that differs from ITK by the curvature of the field.
     """
     if transform.IsA("vtkGeneralTransform"):
+        # Until then it has no parts where it was read as the inverse of another.
+        transform.Update()
         for index in range(transform.GetNumberOfConcatenatedTransforms()):
             interpolate_linearly(transform.GetConcatenatedTransform(index))
     elif transform.IsA("vtkGridTransform"):

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from ..alignment import write_transform
 from ..analysis import AlignmentRecord
 from ..errors import InputError, StageError
+from ..transforms import transform_points
 from .mrml import (
     LPS_TO_RAS,
     UNSAFE_IN_NODE_NAMES,
@@ -27,30 +28,32 @@ from .steps import Steps, run_steps
 SAMPLE_SPACING_MM = 3.0
 _MARGIN_MM = 30.0
 _POINTS_PER_STEP = 20_000
+# Between its points, a grid that Slicer interpolates by cubes differs from that of ITK by some tenths of a millimetre.
+_SAME_MM = 0.5
 
 
 def transform_steps(node: Any, path: Path, bounds_ras: tuple[float, ...]) -> Steps[None]:
     """Write a transform node, with the transforms that it is under, as an ITK transform file (.h5, .tfm); see ``write_transform_node``."""
     from vtkmodules.vtkCommonTransforms import vtkGeneralTransform
 
-    written: sitk.Transform
+    written: sitk.Transform | None
     if node.IsTransformToWorldLinear():
         written = _affine(_matrix_from_world(node))
-    elif (field := _own_grid(node)) is not None:
-        yield None
-        written = sitk.DisplacementFieldTransform(field)
     else:
         general = vtkGeneralTransform()
         node.GetTransformFromWorld(general)
-        written = sitk.DisplacementFieldTransform((yield from _sampled(general, bounds_ras, node.GetName())))
+        yield None
+        written = _chain(general)
+        if written is None or _largest_difference_mm(written, general, bounds_ras) > _SAME_MM:
+            written = sitk.DisplacementFieldTransform((yield from _sampled(general, bounds_ras, node.GetName())))
     yield lambda: write_transform(written, path)
 
 
 def write_transform_node(node: Any, path: Path, bounds_ras: tuple[float, ...]) -> None:
     """Write a transform node, with the transforms that it is under, as an ITK transform file: what lies under it is carried to the baseline.
 
-    A matrix and a single displacement grid are written as they are. Everything else (B-splines, composites, inverses, thin plates)
-    is sampled every ``SAMPLE_SPACING_MM`` over ``bounds_ras`` (lowest and highest x, y and z of the baseline's volume in RAS mm)
+    Matrices, displacement grids that reach as far as the baseline, and chains of them are written as they are. Everything else
+    (B-splines, inverse grids, thin plates) is sampled every ``SAMPLE_SPACING_MM`` over ``bounds_ras`` (lowest and highest x, y and z of the baseline's volume in RAS mm)
     with a margin of 30 mm.
 
     Raises
@@ -76,12 +79,25 @@ def _affine(from_world_ras: np.ndarray) -> sitk.AffineTransform:
     return affine
 
 
-def _own_grid(node: Any) -> sitk.Image | None:
-    """Return the displacements of a node that is one grid from its parent and under no other transform, None for all others."""
-    if node.GetParentTransformNode() is not None:
+def _chain(general: Any) -> sitk.Transform | None:
+    """Return a chain of matrices and displacement grids as it is; None where anything else is in it."""
+    from vtkmodules.vtkCommonCore import vtkCollection
+
+    parts = vtkCollection()
+    mrml_classes().vtkMRMLTransformNode.FlattenGeneralTransform(parts, general)
+    found = [_part(parts.GetItemAsObject(index)) for index in range(parts.GetNumberOfItems())]
+    known = [item for item in found if item is not None]
+    if len(known) < len(found) or not known:
         return None
-    transform = node.GetTransformFromParent()
-    if transform is None or not transform.IsA("vtkOrientedGridTransform") or transform.GetInverseFlag():
+    # ITK applies the last transform of a composite first.
+    return known[0] if len(known) == 1 else sitk.CompositeTransform(known[::-1])
+
+
+def _part(transform: Any) -> sitk.Transform | None:
+    if transform.IsA("vtkLinearTransform"):
+        matrix = transform.GetMatrix()
+        return _affine(np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)]))
+    if not transform.IsA("vtkOrientedGridTransform") or transform.GetInverseFlag():
         return None
     grid = transform.GetDisplacementGrid()
     if grid is None:
@@ -92,7 +108,18 @@ def _own_grid(node: Any) -> sitk.Image | None:
         axes = np.array([[directions.GetElement(row, column) for column in range(3)] for row in range(3)])
     values = _vectors(grid) * transform.GetDisplacementScale() + transform.GetDisplacementShift()
     first = np.array(grid.GetExtent()[::2]) * grid.GetSpacing()
-    return _field(values, np.array(grid.GetOrigin()) + axes @ first, grid.GetSpacing(), axes)
+    return sitk.DisplacementFieldTransform(
+        _field(values, np.array(grid.GetOrigin()) + axes @ first, grid.GetSpacing(), axes)
+    )
+
+
+def _largest_difference_mm(written: sitk.Transform, general: Any, bounds_ras: tuple[float, ...]) -> float:
+    """Compare a chain with what it was made of: outside a grid ITK moves nothing, and Slicer as much as on the edge of the grid."""
+    axes = (np.linspace(low, high, 8) for low, high in zip(bounds_ras[::2], bounds_ras[1::2], strict=True))
+    points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 3)
+    here = np.array([general.TransformPoint(point) for point in points.tolist()])
+    there = transform_points(points @ LPS_TO_RAS, written) @ LPS_TO_RAS
+    return float(np.linalg.norm(here - there, axis=1).max())
 
 
 def _vectors(data: Any) -> np.ndarray:

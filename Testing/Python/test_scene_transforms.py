@@ -10,6 +10,7 @@ from scene_patient import bent
 from ImmunoRadiomicsLib.alignment import read_transform
 from ImmunoRadiomicsLib.scene import new_scene, run_steps, write_transform_node
 from ImmunoRadiomicsLib.scene.transforms import fill_transform, read_transform_node, transform_class
+from ImmunoRadiomicsLib.transforms import transform_points
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 vtk = pytest.importorskip("vtk")
@@ -77,16 +78,29 @@ def test_a_grid_is_written_as_it_is(scene, tmp_path):
     assert largest_error_mm(node, tmp_path / "grid.h5") < 1e-5
 
 
-def test_a_grid_under_a_matrix_a_composite_and_an_inverse_are_sampled(scene, tmp_path):
+def test_a_chain_of_matrices_and_grids_is_written_as_it_is(scene, tmp_path):
     node = grid(scene, field(), tmp_path)
     node.SetAndObserveTransformNodeID(linear(scene).GetID())
-    assert largest_error_mm(node, tmp_path / "under.h5") < 0.05
-    composite = grid(scene, bent("followup-1"), tmp_path)
-    assert composite.GetClassName() == "vtkMRMLTransformNode"
-    assert largest_error_mm(composite, tmp_path / "composite.h5") < 0.05
+    assert largest_error_mm(node, tmp_path / "under.h5") < 1e-3
+    for number, order in enumerate(([0, 1], [1, 0], [1, 0, 1])):
+        pieces = [sitk.Euler3DTransform((3.0, 4.0, 5.0), 0.1, -0.2, 0.15, (9.0, -6.0, 4.0)), field()]
+        chain = sitk.CompositeTransform([pieces[index] for index in order])
+        composite = grid(scene, chain, tmp_path)
+        assert composite.GetClassName() == "vtkMRMLTransformNode"
+        assert largest_error_mm(composite, tmp_path / f"composite-{number}.h5") < 1e-3
+        kept = read_transform(tmp_path / f"composite-{number}.h5")
+        np.testing.assert_allclose(transform_points(POINTS, kept), transform_points(POINTS, chain), atol=1e-9)
+
+
+def test_an_inverse_grid_and_one_that_is_too_small_are_sampled(scene, tmp_path):
     inverse = grid(scene, field(), tmp_path)
     inverse.Inverse()
     assert largest_error_mm(inverse, tmp_path / "inverse.h5") < 0.05
+    small = sitk.GetImageFromArray(np.full((12, 12, 12, 3), (4.0, -3.0, 5.0)), isVector=True)
+    small.SetSpacing((5.0, 5.0, 5.0))
+    small.SetOrigin((-30.0, -30.0, -30.0))
+    # Slicer moves what lies outside of a grid as far as its edge.
+    assert largest_error_mm(grid(scene, sitk.DisplacementFieldTransform(small), tmp_path), tmp_path / "small.h5") < 0.05
 
 
 def test_a_b_spline_of_another_program_is_sampled(scene, tmp_path):
