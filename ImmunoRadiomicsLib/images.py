@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,8 @@ _LEAST_RANGE_HU = 100.0
 _VOLUME_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _DETACHED_SUFFIXES = (".nhdr", ".mhd")
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_NIFTI_LABEL = re.compile(r'<Label\s[^>]*?Key="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]*)')
+_LARGEST_LABEL_TABLE = 1 << 18
 _GZIP_MARK = b"\x1f\x8b"
 
 
@@ -280,6 +283,15 @@ def _nifti_field(path: Path, kind: str, offset: int, offset_in_version_2: int) -
     return int(struct.unpack_from(order + kind, header, offset if version_1 else offset_in_version_2)[0])
 
 
+def _nifti_names(path: Path) -> dict[int, str]:
+    """Return the names of the labels of a NIfTI file that has a table of them after its header, as TotalSegmentator writes it."""
+    with _unpacked(path) as stream:
+        start = stream.read(_LARGEST_LABEL_TABLE)
+    table, end, _ = start.partition(b"<LabelTable>")[2].partition(b"</LabelTable>")
+    labels = _NIFTI_LABEL.findall(table.decode(errors="replace")) if end else []
+    return {int(key): " ".join(name.split()) for key, name in labels if name.strip()}
+
+
 def _check_shape(path: Path, size: Sequence[int], components: int) -> None:
     shape = " x ".join(str(count) for count in size)
     if len(size) < 3 or min(size[:3]) < 2:
@@ -350,7 +362,8 @@ def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool =
     """Read a segmentation on the grid of ``reference``.
 
     A ``.seg.nrrd`` brings its names, colours and overlapping layers; it may be cropped to a part of the grid, as Slicer can
-    save it. In a plain label map the segment with value 3 is named `L3`.
+    save it. In a plain label map the segment with value 3 is named `L3`, unless the file brings names, as a NIfTI file of
+    TotalSegmentator does.
 
     Raises
     ------
@@ -386,8 +399,9 @@ def read_segmentation(path: Path, reference: sitk.Image, *, may_be_empty: bool =
             f"{path}: the segmentation is empty: no voxel is marked. Draw the lesions; if none is visible any more, write "
             "`no_visible_lesions: true` beside the time point."
         )
+    described = _nifti_names(path) if path.name.lower().endswith(_NIFTI_SUFFIXES) else {}
     segments = _described_segments(metadata, path, len(layers)) or tuple(
-        Segment(id=f"L{label}", name=f"L{label}", layer=index, label=int(label))
+        Segment(id=f"L{label}", name=described.get(label, f"L{label}"), layer=index, label=int(label))
         for index, labels in enumerate(present)
         for label in sorted(labels)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
 import struct
@@ -176,6 +177,31 @@ def test_label_maps_are_named_by_their_values(tmp_path: Path) -> None:
     read = images.read_segmentation(tmp_path / "mask.nii.gz", volume())
     assert [segment.name for segment in read.segments] == ["L3", "L7"]
     assert read.array("L7").sum() == 16
+
+
+def with_names(path: Path, names: dict[int, str]) -> None:
+    """Put the names of labels after the header of a NIfTI-1 file, where TotalSegmentator puts them."""
+    rows = "\n".join(
+        f'<Label Key="{key}" Red="1.0" Alpha="1"><![CDATA[{name}]]></Label>' for key, name in names.items()
+    )
+    text = f'<CaretExtension><VolumeInformation Index="0"><LabelTable>{rows}</LabelTable></VolumeInformation></CaretExtension>'
+    block = text.encode().ljust(-(-(len(text) + 8) // 16) * 16 - 8)
+    content = gzip.decompress(path.read_bytes())
+    header, voxels = bytearray(content[:348]), content[352:]
+    struct.pack_into("<f", header, 108, 352 + 8 + len(block))
+    size = struct.pack("<ii", 8 + len(block), 0)
+    path.write_bytes(gzip.compress(bytes(header) + b"\1\0\0\0" + size + block + voxels))
+
+
+def test_a_label_map_that_brings_names_uses_them(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3, 4:8, 4:8], labels[5, 4:8, 4:8], labels[7, 4:8, 4:8] = 10, 16, 200
+    path = tmp_path / "mask.nii.gz"
+    sitk.WriteImage(volume(labels), path)
+    with_names(path, {1: "spleen", 10: "lung_upper_lobe_left", 16: "trachea"})
+    read = images.read_segmentation(path, volume())
+    assert [segment.name for segment in read.segments] == ["lung_upper_lobe_left", "trachea", "L200"]
+    np.testing.assert_array_equal(read.array("lung_upper_lobe_left"), labels == 10)
 
 
 def test_bad_segmentations(tmp_path: Path) -> None:
