@@ -17,7 +17,7 @@ from ..analysis import (
     Response,
     TimepointRecord,
 )
-from ..response.selection import organ_group
+from ..organs import organ_group
 from ..study import Study
 
 DAYS_PER_MONTH = 30.4375

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from ..analysis import Lesion, LesionObservation, LungMeasures, Point
 from ..images import LUNG_LABELS, RegionMask, Segmentation, segmentation_from_arrays
+from ..organs import is_node
 from ..progress import Progress, part, silent
 from ..study import LesionLink, LesionSpec, Study, Timepoint
 from ..transforms import invert_points
@@ -304,9 +305,7 @@ def _measured(
             proposals.append(propose_organ(mask, visit.anatomy, visit.ct))
         spec = _spec_of(track, study.lesions)
         organ = spec.organ if spec is not None and spec.organ else _most_likely(proposals)
-        node = (
-            spec.node if spec is not None and spec.node is not None else organ.lower() in ("lymph node", "lymph nodes")
-        )
+        node = spec.node if spec is not None and spec.node is not None else is_node(organ)
         lesions.append(
             Lesion(
                 track.id,

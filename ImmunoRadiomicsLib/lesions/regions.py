@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..images import LUNG_LABELS, Anatomy, RegionMask
+from ..organs import is_node, organ_group
 from .geometry import (
     Box,
     Crop,
@@ -222,10 +223,11 @@ def _like_node(lesion: Crop, labels: np.ndarray, spacing: tuple[float, ...]) -> 
 
 
 def _allowed(labels: np.ndarray, values: np.ndarray, organ: str | None) -> np.ndarray:
-    if organ == "lung":
-        return np.isin(labels, LUNG_LABELS)
-    if organ == "pleura":
+    group = organ_group(organ, node=is_node(organ)) if organ else ""
+    if "pleura" in group:
         return np.isin(labels, (Anatomy.BODY, *LUNG_LABELS))
+    if group == "lung":
+        return np.isin(labels, LUNG_LABELS)
     return (labels == Anatomy.BODY) & (values > GAS_HU)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..organs import organ_group
+
 Role = Literal["target", "non-target", "new-target", "new-non-target"]
 
 MEASURABLE_MM = 10.0
@@ -88,7 +90,7 @@ def _role(target: bool, new: bool) -> Role:
 
 
 def _organ(item: Candidate) -> str:
-    return "lymph nodes" if item.node else item.organ
+    return organ_group(item.organ, node=item.node)
 
 
 def _not_measurable(item: Candidate) -> str | None:

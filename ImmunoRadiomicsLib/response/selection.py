@@ -5,19 +5,15 @@ RECIST 1.1, doi 10.1016/j.ejca.2008.10.026: measurability, at most 5 targets and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..organs import organ_group
 from .measurements import tenths
 
 Tissue = Literal["solid", "cystic", "lytic bone with soft tissue", "blastic bone", "diffuse"]
 ProposedRole = Literal["target", "non-target", "new-target", "new-non-target", "normal"]
-
-NODES = "lymph nodes"
-_SIDE = re.compile(r"\b(left|right|bilateral|l|r)\b[ .]*")
-_LOBE = re.compile(r"\b(upper|middle|lower)\s+lobe\b|\blingula\b|\blobe\b")
 
 
 @dataclass(frozen=True)
@@ -50,21 +46,6 @@ class Proposal:
     lesion: str
     role: ProposedRole
     reason: str
-
-
-def organ_group(organ: str, *, node: bool) -> str:
-    """Return the organ that a lesion counts for: paired organs and lobes are one organ, all lymph nodes are one organ.
-
-    >>> organ_group("Left upper lobe of lung", node=False), organ_group("right adrenal", node=False)
-    ('lung', 'adrenal')
-    """
-    if node:
-        return NODES
-    plain = _SIDE.sub("", _LOBE.sub("", organ.lower()))
-    plain = " ".join(re.sub(r"\bof\b|\bthe\b|[,;]", " ", plain).split())
-    if "lung" in plain or "pulmon" in plain:
-        return "lung"
-    return plain.removesuffix("s") if plain in ("kidneys", "adrenals", "ovaries", "breasts") else plain
 
 
 def too_many_targets(

@@ -32,6 +32,7 @@ ORDER = (
         "study",
         "images",
         "serialise",
+        "organs",
         "transforms",
         "processes",
     },

@@ -94,7 +94,15 @@ def test_rings_stay_in_the_organ():
     values[10:20, 50:, :20] = -900
     mask = np.zeros(shape, dtype=bool)
     mask[12:18, 25:35, 26:34] = True
-    names = {"lung": {Anatomy.LEFT_LUNG}, "pleura": {Anatomy.LEFT_LUNG, Anatomy.BODY}, "liver": {Anatomy.BODY}}
+    lung, body = {Anatomy.LEFT_LUNG}, {Anatomy.BODY}
+    names = {
+        "lung": lung,
+        "Left lung, upper lobe": lung,
+        "pulmonary": lung,
+        "pleura": lung | body,
+        "Left pleura": lung | body,
+    }
+    names |= {"liver": body, "Pulmonary lymph node": body}
     for organ, allowed in names.items():
         found = regions_of({"A": mask}, labels, values, spacing, organs={"A": organ}, rings=[(0, 5), (5, 20)])
         for inner, outer in ((0, 5), (5, 20)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ImmunoRadiomicsLib.lesions.roles import Candidate, propose_roles
+from ImmunoRadiomicsLib.organs import is_node
 
 
 def lesion(name, size, organ="lung", *, node=False, new=False, thickness=1.25, given=None, short=None) -> Candidate:
@@ -45,6 +46,27 @@ def test_nodes_are_one_organ_and_new_lesions_have_places_of_their_own():
     found = roles(*nodes, *old, lesion("fresh", 20.0, new=True))
     assert [found[f"n{k}"] for k in range(3)] == ["non-target", "target", "target"]
     assert found["fresh"] == "new-target"
+
+
+@pytest.mark.parametrize(
+    ("organ", "node"),
+    [
+        ("lymph node", True),
+        ("Mediastinal lymph nodes", True),
+        ("Node, 4R", True),
+        ("lung nodule", False),
+        ("lung", False),
+    ],
+)
+def test_a_node_is_known_by_the_words_of_its_organ(organ, node):
+    assert is_node(organ) == node
+
+
+def test_sides_lobes_and_capitals_are_one_organ():
+    found = roles(
+        lesion("a", 40.0, "Left lung"), lesion("b", 39.0, "lung"), lesion("c", 38.0, "Right lower lobe of lung")
+    )
+    assert found == {"a": "target", "b": "target", "c": "non-target"}
 
 
 def test_given_roles_win_and_take_their_place():

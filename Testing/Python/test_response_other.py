@@ -8,13 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ImmunoRadiomicsLib.organs import organ_group
 from ImmunoRadiomicsLib.response import Measurement, respond
 from ImmunoRadiomicsLib.response.burden import CRITERIA as RULES
 from ImmunoRadiomicsLib.response.burden import assess_burden, best_burden, burden_response, confirmed_progression
 from ImmunoRadiomicsLib.response.pet import PetLesion, PetVisit, impercist5, ipercist, pecrit, percimt, percist
 from ImmunoRadiomicsLib.response.plots import cohort_plots
 from ImmunoRadiomicsLib.response.recist import BestResponseSettings
-from ImmunoRadiomicsLib.response.selection import Candidate, organ_group, propose_targets, smallest_measurable_mm
+from ImmunoRadiomicsLib.response.selection import Candidate, propose_targets, smallest_measurable_mm
 
 CRITERIA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "criteria"
 needs_vectors = pytest.mark.skipif(not CRITERIA.is_dir(), reason=f"no reference vectors at {CRITERIA}")
