@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib import pipeline
-from ImmunoRadiomicsLib.analysis import Analysis
+from ImmunoRadiomicsLib.analysis import Analysis, FeatureDelta, Lesion, LesionObservation
 from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.images import read_segmentation, read_volume
 from ImmunoRadiomicsLib.lesions.names import is_organ
@@ -439,3 +440,33 @@ def test_what_is_there_is_listed(name: str, capsys: pytest.CaptureFixture[str]) 
     assert len(json.loads(capsys.readouterr().out)) >= 3
     assert main([name]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 6
+
+
+def test_changes_are_flagged_where_scans_do_not_lie_well_and_withheld_where_an_alignment_failed():
+    seen = [
+        LesionObservation("baseline", "measured", "baseline"),
+        LesionObservation("followup-1", "measured", "present", local_alignment=0.31),
+        LesionObservation("followup-2", "measured", "present", local_alignment=0.84),
+        LesionObservation("followup-3", "measured", "present"),
+    ]
+    lesion = Lesion("L1", "lung", "given", "target", "given", False, tuple(seen))
+    run = SimpleNamespace(
+        study=SimpleNamespace(baseline=SimpleNamespace(name="baseline")),
+        lesions=(lesion,),
+        transforms={"followup-1": None, "followup-2": None},
+    )
+
+    def change(earlier: str, later: str, of: str | None = "L1") -> FeatureDelta:
+        made = FeatureDelta(of, "core", earlier, later, 60, None, {"mean": (1.0, None, None)}, {"mean": 0.1})
+        return pipeline._Run._withheld(run, made)
+
+    poor = change("baseline", "followup-1")
+    assert "followup-1 does not lie well" in poor.caution
+    assert poor.values
+    assert "0.31" in change("followup-1", "followup-2").caution
+    assert change("baseline", "followup-2").caution is None
+    assert change("baseline", "followup-1", None).caution is None
+    for failed in (change("baseline", "followup-3"), change("followup-2", "followup-3", None)):
+        assert not failed.values
+        assert not failed.log_ratios
+        assert failed.reason == "followup-3 could not be aligned with the baseline"
