@@ -240,6 +240,8 @@ def _reversed(place: Place) -> Place:
 def _normalised(volume: sitk.Image, settings: dict[str, Any]) -> sitk.Image:
     """Scale a volume to mean zero and a standard deviation; voxels beyond a number of them are clipped, where that is given."""
     image = sitk.Normalize(volume)
+    if math.isnan(image[0, 0, 0]):
+        raise UnmeasurableError("the volume has one value throughout, which cannot be normalised")
     limit = settings.get("removeOutliers")
     if limit is not None:
         array = np.clip(sitk.GetArrayViewFromImage(image), -limit, limit)

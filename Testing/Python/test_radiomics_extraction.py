@@ -70,6 +70,13 @@ def test_flat_region_that_the_preset_allows() -> None:
     assert features.values["original_shape_MajorAxisLength"] > 0
 
 
+@pytest.mark.parametrize("resampled", ["", ", resampledPixelSpacing: [2, 2, 2]"])
+def test_a_volume_of_one_value_cannot_be_normalised(resampled: str) -> None:
+    preset = parse_preset(f"setting: {{normalize: true, binWidth: 0.1{resampled}}}", Path("x.yaml"))
+    image = ct() * 0 + 40
+    assert "one value throughout" in reason_of(image, region(ball(image, (8, 20, 20), 5)), preset)
+
+
 def test_a_region_that_resegmentation_empties() -> None:
     preset = parse_preset("setting: {resegmentRange: [2000, 3000], binWidth: 25}", Path("x.yaml"))
     image = ct()
