@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"{len(error.problems)} problems; nothing was written.")
         return error.exit_code
     except (KeyboardInterrupt, CancelledError):
-        _say("Interrupted. What was finished is kept; the same command goes on from there.")
+        how = "" if getattr(options, "resume", True) else " with --resume"
+        _say(f"Interrupted. What was finished is kept; the same command{how} goes on from there.")
         return CancelledError.exit_code
     except ImmunoRadiomicsError as error:
         _say(f"error: {error}")

@@ -753,7 +753,7 @@ def test_an_interrupted_driver_leaves_no_worker(listed: Path, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     rest = process.stderr.read()
     assert process.wait(timeout=30) == 3
-    assert "Interrupted" in rest
+    assert "Interrupted. What was finished is kept; the same command with --resume goes on from there." in rest
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         wait_until(lambda: os.killpg(process.pid, 0) is not None, 10)
