@@ -25,7 +25,7 @@ from ..delimited import split_rows, with_decimal_point
 from ..errors import InputError, MissingDependencyError
 from ..files import sha256_of
 from ..study import Clinical
-from .metrics import auc
+from .metrics import auc, concordance
 
 FEWEST_ROWS = 10
 MOST_MISSING = 0.5
@@ -35,6 +35,8 @@ _MOST_PROBLEMS = 20
 _ENOUGH_TO_TELL_APART = 5
 # A single column that puts so many pairs of rows in order is more often known from the outcome than measured before it.
 _SUSPECT_AUC = 0.95
+# Squares of larger numbers, and sums of these over a table, are not finite.
+_LARGEST = 1e100
 
 PATIENT_NAMES = ("patient", "id", "patient_id", "patientid")
 LABEL_NAMES = ("label", "target")
@@ -146,7 +148,7 @@ def read_header(path: Path) -> tuple[str, ...]:
     InputError
         If the file cannot be read.
     """
-    return tuple(_read_cells(path)[0])
+    return tuple(name for name in _read_cells(path)[0] if name)
 
 
 def read_table(
@@ -181,12 +183,12 @@ def read_table(
         With every problem: what is missing, cells that are no numbers, a single class, a column that repeats the label.
     """
     path = Path(path)
-    header, rows = _read_cells(path)
+    header, rows, lines = _read_cells(path)
     lower = [name.lower() for name in header]
     problems = [
-        f"{path}: the column `{name}` is there {count} times. Rename one."
+        f"{path}: the column `{header[lower.index(name)]}` is there {count} times. Rename one."
         for name, count in Counter(lower).items()
-        if count > 1
+        if count > 1 and name
     ]
     patient_at = _find(lower, PATIENT_NAMES)
     if patient_at is None:
@@ -209,9 +211,9 @@ def read_table(
     )
     if batch is not None and batch_at is None:
         problems.append(f"{path}: there is no column `{batch}`, over which features are to be harmonised.")
-    for number, row in enumerate(rows, start=2):
+    for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header) and len(problems) < _MOST_PROBLEMS:
-            problems.append(f"{path}, line {number}: the row has {len(row)} cells under {len(header)} columns.")
+            problems.append(f"{path}, line {line}: the row has {len(row)} cells under {len(header)} columns.")
     if needed is not None:
         clinical_or_same = {name.lower() if name.lower() in CLINICAL_NAMES else name for name in header}
         problems += [
@@ -222,7 +224,7 @@ def read_table(
     if problems or patient_at is None:
         raise InputError(_shortened(problems))
     notes: list[str] = []
-    lines = list(range(2, len(rows) + 2))
+    all_rows = len(rows)
     rows, lines = _labelled_rows(rows, lines, (label_at, time_at), notes)
     labels = _labels(path, header, rows, lines, label_at, problems)
     time = _times(path, header, rows, lines, time_at, problems)
@@ -250,7 +252,7 @@ def read_table(
         skip |= {at for at, name in enumerate(header) if name not in needed and name.lower() not in needed}
     columns, values = _columns(path, header, rows, lines, skip, problems, notes)
     if not problems:
-        problems += _label_problems(path, header, label_at, labels, patients)
+        problems += _label_problems(path, header, label_at, labels, patients, survival)
     if problems:
         raise InputError(_shortened(problems))
     table = Table(
@@ -272,7 +274,7 @@ def read_table(
     if needed is not None:
         table = table.take(needed)
     else:
-        table = _without_empty_columns(table, notes)
+        table = _without_empty_columns(table, all_rows, notes)
         if leaks := _leaking(table):
             raise InputError(
                 [
@@ -281,9 +283,14 @@ def read_table(
                     for name in leaks
                 ]
             )
-        if not survival and (near := _nearly_leaking(table)):
+        if near := _nearly_leaking(table):
+            what = (
+                "puts all or nearly all rows in the order of their events"
+                if survival
+                else "parts all or nearly all rows by the label"
+            )
             notes.append(
-                f"One column alone parts all or nearly all rows by the label: {_listed(near)}. Make sure that it was known before the outcome, or "
+                f"One column alone {what}: {_listed(near)}. Make sure that it was known before the outcome, or "
                 "leave it out with --exclude."
             )
     if not table.columns:
@@ -291,7 +298,8 @@ def read_table(
     return dataclasses.replace(table, groups=_groups(table, lower, rows, notes), notes=tuple(notes))
 
 
-def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_cells(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return the names of the columns, the rows that hold anything, and the line of each."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
@@ -311,15 +319,16 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         raise InputError(
             f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
         ) from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    lines = [line for line, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
+    rows = [rows[line - 1] for line in lines]
     if decimal_comma:
         rows = [rows[0], *([with_decimal_point(cell) for cell in row] for row in rows[1:])] if rows else rows
     if len(rows) < 2:
         raise InputError(f"{path}: the table is empty; a row of column names and rows of cells are needed.")
-    return [cell.strip() for cell in rows[0]], rows[1:]
+    return [cell.strip() for cell in rows[0]], rows[1:], lines[1:]
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_parquet(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -333,7 +342,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     cells = [["" if item is None else str(item) for item in column.to_pylist()] for column in content.columns]
     if not cells or not cells[0]:
         raise InputError(f"{path}: the table is empty.")
-    return [str(name).strip() for name in content.column_names], [list(row) for row in zip(*cells, strict=True)]
+    rows = [list(row) for row in zip(*cells, strict=True)]
+    return [str(name).strip() for name in content.column_names], rows, list(range(2, len(rows) + 2))
 
 
 def _find(lower: Sequence[str], names: Sequence[str]) -> int | None:
@@ -387,7 +397,7 @@ def _times(
         value = _number(row[at])
         if value is None or not value > 0:
             problems.append(
-                f"{path}, line {lines[index]}: `{header[at]}` is {row[at].strip()[:40]!r}; a number above 0 is needed."
+                f"{path}, line {lines[index]}: `{header[at]}` is {row[at].strip()[:40]!r}; a number above 0 and below {_LARGEST:g} is needed."
             )
         else:
             times[index] = value
@@ -399,7 +409,15 @@ def _number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and abs(value) < _LARGEST else None
+
+
+def _is_number(cell: str) -> bool:
+    """Say whether a cell is written as a number, be it one that nothing can be reckoned with."""
+    try:
+        return not math.isnan(float(cell))
+    except ValueError:
+        return False
 
 
 def _clinical_number(name: str) -> Callable[[str], float | None]:
@@ -425,6 +443,7 @@ def _columns(
     names: list[str] = []
     columns: list[np.ndarray] = []
     outcomes, texts = [], []
+    nameless = sum(not name and any(row[at].strip() for row in rows) for at, name in enumerate(header))
     for at, name in enumerate(header):
         low = name.lower()
         if at in skip or low in _BOOKKEEPING or low in PATIENT_NAMES or not name:
@@ -436,12 +455,13 @@ def _columns(
         values, wrong = _parse([row[at] for row in rows], _clinical_number(low) if clinical else _number)
         if wrong:
             filled = np.isfinite(values).sum() + len(wrong)
-            if not (clinical or is_feature(name)) and (not plain or 2 * len(wrong) > filled):
+            words = [index for index in wrong if not _is_number(rows[index][at])]
+            if not (clinical or is_feature(name)) and (not plain or 2 * len(words) > filled):
                 texts.append(name)
                 continue
             shown = ", ".join(f"{rows[index][at].strip()[:30]!r} in line {lines[index]}" for index in wrong[:3])
             problems.append(
-                f"{path}: the column `{name}` has {len(wrong)} of {filled} cells that are no numbers ({shown}). Correct them, leave "
+                f"{path}: the column `{name}` has {len(wrong)} of {filled} cells that are no numbers{'' if words else ' below ' + f'{_LARGEST:g}'} ({shown}). Correct them, leave "
                 f"them empty, or leave the column out with --exclude {name}."
             )
             continue
@@ -450,6 +470,8 @@ def _columns(
     for found, why in ((outcomes, "they tell outcomes"), (texts, "they hold text")):
         if found:
             notes.append(f"Not used because {why}: {_listed(found)}.")
+    if nameless:
+        notes.append(f"Not used because the header has no name for it: {nameless} column{'s' if nameless > 1 else ''}.")
     return tuple(names), np.column_stack(columns) if columns else np.empty((len(rows), 0))
 
 
@@ -468,7 +490,7 @@ def _parse(cells: list[str], number: Callable[[str], float | None]) -> tuple[np.
 
 
 def _label_problems(
-    path: Path, header: list[str], at: int | None, labels: np.ndarray, patients: Sequence[str]
+    path: Path, header: list[str], at: int | None, labels: np.ndarray, patients: Sequence[str], survival: bool
 ) -> list[str]:
     if at is None:
         return []
@@ -476,6 +498,11 @@ def _label_problems(
     if rows < FEWEST_ROWS:
         return [f"{path}: {rows} rows have an outcome; at least {FEWEST_ROWS} are needed to fit and test anything."]
     events = int(labels.sum())
+    if survival:
+        # Nobody need be alive at the end of a study; without an event there is no order.
+        return (
+            [] if events else [f"{path}: every `{header[at]}` is 0. Survival is learnt from those who had the event."]
+        )
     if events in (0, rows):
         return [f"{path}: every `{header[at]}` is {labels[0]}. Both classes are needed to learn the difference."]
     several = "at least two are needed, one to fit and one to test."
@@ -487,11 +514,14 @@ def _label_problems(
     return []
 
 
-def _without_empty_columns(table: Table, notes: list[str]) -> Table:
-    """Leave out columns that cannot help: mostly missing, constant, or equal to one before. The label plays no part in this."""
+def _without_empty_columns(table: Table, rows: int, notes: list[str]) -> Table:
+    """Leave out columns that cannot help: mostly missing, constant, numbering the ``rows`` of the file, or equal to one before.
+
+    The label plays no part in this.
+    """
     values = table.values
     missing = np.isnan(values).mean(axis=0)
-    keep, constant, sparse, twins = [], [], [], []
+    keep, constant, sparse, twins, counting = [], [], [], [], []
     seen: dict[bytes, str] = {}
     for index, name in enumerate(table.columns):
         column = values[:, index]
@@ -500,6 +530,8 @@ def _without_empty_columns(table: Table, notes: list[str]) -> Table:
             sparse.append(f"{name} ({missing[index]:.0%})")
         elif known.size == 0 or known.min() == known.max():
             constant.append(name)
+        elif name not in CLINICAL_NAMES and _counts_rows(column, rows):
+            counting.append(name)
         elif (key := hashlib.sha256((column + 0.0).tobytes()).digest()) in seen:
             twins.append(f"{name} (as {seen[key]})")
         else:
@@ -509,21 +541,33 @@ def _without_empty_columns(table: Table, notes: list[str]) -> Table:
         notes.append(f"Left out, more than {MOST_MISSING:.0%} of the cells are empty: {_listed(sparse)}.")
     if constant:
         notes.append(f"Left out, the same value in every row: {_listed(constant)}.")
+    if counting:
+        notes.append(f"Left out, a running number of the rows: {_listed(counting)}.")
     if twins:
         notes.append(f"Left out, equal to another column: {_listed(twins)}.")
     return table.take(keep)
 
 
+def _counts_rows(column: np.ndarray, rows: int) -> bool:
+    """Say whether a column numbers the rows of a file upwards in whole numbers, some of which may have been left out."""
+    if column.size < 2 or not np.array_equal(column, np.round(column)):
+        return False
+    return bool((np.diff(column) > 0).all() and column[-1] - column[0] < rows)
+
+
 def _leaking(table: Table) -> list[str]:
-    """Return the columns with two values that part the rows as the label does."""
+    """Return the columns with two values that part the rows as the label does, all rows in which they are known."""
     found = []
     for index, name in enumerate(table.columns):
         column = table.values[:, index]
-        if np.isnan(column).any():
+        known = ~np.isnan(column)
+        marked = table.labels[known] == 1
+        # A few cells agree by chance.
+        if not known.all() and min(marked.sum(), (~marked).sum()) < _ENOUGH_TO_TELL_APART:
             continue
-        low, high = column.min(), column.max()
-        if np.array_equal(np.unique(column), [low, high]):
-            same = (column == high) == (table.labels == 1)
+        levels = np.unique(column[known])
+        if levels.size == 2:
+            same = (column[known] == levels[1]) == marked
             if same.all() or not same.any():
                 found.append(name)
     return found
@@ -567,13 +611,13 @@ def without_unstable(table: Table, path: Path, least: float) -> tuple[Table, str
     InputError
         If the file cannot be read, an `icc` is no number, or nothing of the table is in it.
     """
-    header, rows = _read_cells(path)
+    header, rows, lines = _read_cells(path)
     lower = [name.lower() for name in header]
     if not {"feature", "icc"} <= set(lower):
         raise InputError(f"{path}: the columns `feature` and `icc` are needed; `cohort --perturbations` writes them.")
     judged: dict[str, float] = {}
     problems = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(lines, rows, strict=True):
         feature, cell = row[lower.index("feature")].strip(), row[lower.index("icc")]
         if _is_missing(cell):
             continue
@@ -597,17 +641,24 @@ def without_unstable(table: Table, path: Path, least: float) -> tuple[Table, str
 
 
 def _nearly_leaking(table: Table) -> list[str]:
-    """Return the columns that part rows with the label from rows without so well as measurements hardly ever do, with their AUC."""
+    """Return the columns that part rows with the label from rows without so well as measurements hardly ever do, with their AUC.
+
+    For survival: that put rows in the order of their events, with Harrell's C.
+    """
     found = []
     for index, name in enumerate(table.columns):
         column = table.values[:, index]
         known = ~np.isnan(column)
         labels = table.labels[known]
-        if min(labels.sum(), labels.size - labels.sum()) < _ENOUGH_TO_TELL_APART:
+        others = labels.size if table.time is not None else labels.size - labels.sum()
+        if min(labels.sum(), others) < _ENOUGH_TO_TELL_APART:
             continue
-        told = auc(column[known], labels)
+        if table.time is None:
+            figure, told = "AUC", auc(column[known], labels)
+        else:
+            figure, told = "C", concordance(column[known], labels, table.time[known])
         if max(told, 1 - told) >= _SUSPECT_AUC:
-            found.append(f"{name} (AUC {max(told, 1 - told):.2f})")
+            found.append(f"{name} ({figure} {max(told, 1 - told):.2f})")
     return found
 
 

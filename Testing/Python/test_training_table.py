@@ -215,3 +215,67 @@ def test_a_batch_that_is_not_there_is_said(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", made), batch="scanner")
     assert table.batches[:3] == ("S1", "S2", "not stated")
     assert "scanner" not in table.columns
+
+
+@pytest.mark.parametrize("cell", ["1e300", "inf", "-Infinity"])
+def test_numbers_that_nothing_can_be_reckoned_with_are_refused(tmp_path: Path, cell: str) -> None:
+    made = columns()
+    made[FEATURE.format(2)][4] = cell
+    said = refusal(tmp_path, made)
+    assert "1 of 30 cells that are no numbers below 1e+100" in said
+    assert f"{cell!r} in line 6" in said
+    plain = {name.split("_")[-1]: cells for name, cells in columns().items()}
+    plain["F3"] = [f"{cell}"] * ROWS
+    assert "`F3` has 30 of 30 cells" in refusal(tmp_path, plain)
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    made = columns()
+    made[FEATURE.format(2)][4] = "much"
+    path = write(tmp_path / "t.csv", made)
+    path.write_text(path.read_text().replace("\n", "\n\n", 2))
+    with pytest.raises(InputError, match="'much' in line 8"):
+        read_table(path)
+
+
+def test_columns_without_a_name_and_running_numbers_are_left_out_and_said(tmp_path: Path) -> None:
+    made = columns()
+    made["baseline.core.number"] = list(range(7, 7 + ROWS))
+    made["label"][3] = ""
+    path = write(tmp_path / "t.csv", made)
+    path.write_text(
+        "".join(f"{line},,{'x' if number else ''}\n" for number, line in enumerate(path.read_text().split()))
+    )
+    table = read_table(path)
+    notes = " ".join(table.notes)
+    assert "a running number of the rows: baseline.core.number." in notes
+    assert "no name for it: 1 column." in notes
+    assert len(table.features) == 6
+    assert table.clinical == ("age",)
+
+
+def test_an_empty_cell_hides_no_leak(tmp_path: Path) -> None:
+    made = columns()
+    made["baseline.core.leak"] = [None, *made["label"][1:]]
+    assert "`baseline.core.leak` tells the label" in refusal(tmp_path, made)
+
+
+def survival(events: list[object]) -> dict[str, list[object]]:
+    made = columns()
+    del made["label"]
+    return {**made, "time": [5 + (7 * number) % ROWS for number in range(ROWS)], "event": events}
+
+
+def test_survival_needs_an_event_and_nobody_without_one(tmp_path: Path) -> None:
+    assert "every `event` is 0" in refusal(tmp_path, survival([0] * ROWS), survival=True)
+    assert read_table(write(tmp_path / "t.csv", survival([1] * ROWS)), survival=True).labels.all()
+    wrong = survival([1] * ROWS)
+    wrong["time"][2] = -3
+    assert "line 4: `time` is '-3'; a number above 0" in refusal(tmp_path, wrong, survival=True)
+
+
+def test_a_column_that_is_the_time_is_said(tmp_path: Path) -> None:
+    made = survival([int(number % 4 > 0) for number in range(ROWS)])
+    made["baseline.core.until"] = [30 - 2 * float(str(item)) for item in made["time"]]
+    table = read_table(write(tmp_path / "t.csv", made), survival=True)
+    assert any("baseline.core.until (C 1.00)" in note for note in table.notes)
