@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from ImmunoRadiomicsLib.analysis import Features
+from ImmunoRadiomicsLib.cli import main
 from ImmunoRadiomicsLib.images import RegionMask
 from ImmunoRadiomicsLib.radiomics import Beside, extract, extract_beside, load_preset, presets_beside
 from ImmunoRadiomicsLib.radiomics.beside import covers, fused
@@ -99,3 +103,63 @@ def test_what_an_image_does_not_cover_is_not_measured(
 def test_fixed_ranges_of_the_fused_image() -> None:
     found = fused(np.array([0.0, 20.0, 30.0, 10.0]), np.array([-1000.0, 400.0, 2000.0, -300.0]))
     assert found == pytest.approx([0.0, 100.0, 100.0, 50.0])
+
+
+def test_a_whole_run_measures_what_lies_beside_the_ct(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    step, centre, radius = 1.5, 36.0, 9.0
+
+    def away(count: int, spacing: float, origin: float) -> np.ndarray:
+        axis = origin + spacing * np.arange(count) - centre
+        return np.asarray(np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2))
+
+    def write(name: str, values: np.ndarray, spacing: float, origin: float = 0.0) -> None:
+        sitk.WriteImage(volume(values, (spacing,) * 3, (origin,) * 3), str(tmp_path / name), useCompression=True)
+
+    far = away(48, step, 0.0)
+    inside = far <= radius
+    for number in range(2):
+        tissue = np.where(inside, 40.0, np.where(far <= 3 * radius, -90.0, -900.0))
+        write(f"ct{number}.nrrd", (tissue + rng.normal(0, 10, far.shape)).round(), step)
+        mask = sitk.Cast(volume(inside, (step,) * 3), sitk.sitkUInt8)
+        sitk.WriteImage(mask, str(tmp_path / f"seg{number}.nrrd"), useCompression=True)
+        # Uptake grows by 0.1 SUV per mm along x and doubles until the follow-up.
+        uptake = (1 + number) * (5 + 0.1 * (4.0 * np.arange(24) - 8))
+        write(f"pet{number}.nrrd", np.broadcast_to(uptake, (24,) * 3), 4.0, -8.0)
+    bright = away(20, 5.0, -10.0) <= radius
+    signal = np.where(bright, 500.0, 300.0) + rng.normal(0, 100, bright.shape)
+    write("mr.nrrd", signal, 5.0, -10.0)
+    (tmp_path / "few.yaml").write_text("imageType: {Original: {}}\nfeatureClass: {shape: [], firstorder: []}\n")
+    (tmp_path / "study.yaml").write_text(
+        "patient: P1\ntimepoints:\n"
+        "- {name: baseline, date: 2024-01-10, ct: ct0.nrrd, segmentation: seg0.nrrd, pet: pet0.nrrd, mr: mr.nrrd}\n"
+        "- {name: followup-1, date: 2024-03-12, ct: ct1.nrrd, segmentation: seg1.nrrd, pet: pet1.nrrd}\n"
+    )
+    options = ["--narrow-ring", "--no-scene", "--progress", "off", "--preset", str(tmp_path / "few.yaml")]
+    assert main(["analyze", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"), *options]) == 0
+    with (tmp_path / "out" / "features.csv").open(newline="") as stream:
+        found = {(row["timepoint"], row["region"], row["feature"]): row for row in csv.DictReader(stream)}
+
+    def value(region: str, feature: str, timepoint: str = "baseline") -> float:
+        return float(found[timepoint, region, feature]["value"])
+
+    # The grid that features are read on may lie half of its voxel, 1.5 mm, beside the middle of the ball.
+    for region in ("core", "border", "ring-0-5mm", "ring-5-10mm"):
+        assert value(region, "suv_original_firstorder_Mean") == pytest.approx(8.6, abs=0.2), region
+        assert value(region, "suv_original_firstorder_Mean", "followup-1") == pytest.approx(17.2, abs=0.4), region
+        assert value(region, "original_shape_VoxelVolume") > 500, region
+    # Two millimetres are less than the voxels of a PET.
+    assert "too small" in found["baseline", "ring-0-2mm", "suv_original_firstorder_Mean"]["reason"]
+    assert value("core", "suv_original_firstorder_Maximum") == pytest.approx(8.6 + 0.1 * radius, abs=0.3)
+    assert value("ring-0-2mm", "original_shape_VoxelVolume") < value("ring-0-5mm", "original_shape_VoxelVolume")
+    assert -90 < value("border", "original_firstorder_Mean") < 40
+    assert value("ring-0-2mm", "original_firstorder_Mean") == pytest.approx(-90, abs=5)
+    # Half of the uptake of 20 SUV and half of (40 + 1000) of 1400 HU.
+    assert value("core", "fused_original_firstorder_Median") == pytest.approx(50 * (8.6 / 20 + 1040 / 1400), abs=1.5)
+    scaled = 100 * (signal - signal.mean()) / signal.std()
+    assert value("core", "mr_original_firstorder_Mean") == pytest.approx(scaled[bright].mean(), abs=40)
+    assert ("followup-1", "core", "mr_original_firstorder_Mean") not in found
+    with (tmp_path / "out" / "delta.csv").open(newline="") as stream:
+        changes = {(row["region"], row["feature"]): row for row in csv.DictReader(stream)}
+    assert float(changes["core", "suv_original_firstorder_Mean"]["relative"]) == pytest.approx(1.0, abs=0.02)
+    assert ("core", "fused_original_firstorder_Mean") in changes
