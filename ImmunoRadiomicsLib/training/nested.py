@@ -94,7 +94,7 @@ def nested_validation(
 
     ``jobs`` folds run at a time. The result depends on the seed and not on ``jobs``.
     """
-    count = fold_count(table.labels, table.groups, outer_folds)
+    count = _count(table, outer_folds)
     numbers = np.array([fold_numbers(table.labels, table.groups, count, [seed, repeat]) for repeat in range(repeats)])
     work = [(repeat, fold) for repeat in range(repeats) for fold in range(count)]
     pieces = [
@@ -111,6 +111,19 @@ def nested_validation(
             clinical[repeat, piece.held] = data["clinical"]
         folds.append(Fold(repeat, fold, tuple(data["columns"]), tuple(data["members"])))
     return Nested(tuple(folds), log_odds, clinical, numbers)
+
+
+def _count(table: Table, wanted: int) -> int:
+    """Return how many outer folds a table allows; survival needs nobody without the event."""
+    if table.time is not None:
+        return max(2, min(wanted, np.unique(table.groups[table.labels == 1]).size))
+    return fold_count(table.labels, table.groups, wanted)
+
+
+def _fewest(table: Table, rows: np.ndarray) -> int:
+    """Return the patients among rows of the class that has fewer; for survival those with an event."""
+    classes = (0, 1) if table.time is None else (1,)
+    return min(np.unique(table.groups[rows & (table.labels == value)]).size for value in classes)
 
 
 def _held_out(
@@ -211,17 +224,19 @@ def leave_one_centre_out(
     for number, name in enumerate(names):
         held = centres == name
         seen = ~held & ~np.isin(table.groups, table.groups[held])
-        fewest = min(np.unique(table.groups[seen & (table.labels == value)]).size for value in (0, 1))
-        if fewest >= 2 and len(set(table.labels[held].tolist())) == 2:
+        told = table.labels[held].any() if table.time is not None else len(set(table.labels[held].tolist())) == 2
+        if _fewest(table, seen) >= 2 and told:
             pieces.append((name, _Piece(f"centre-{number}", seen, held, seed)))
     found = _held_out(plan, table, [item for _, item in pieces], jobs, keep, progress, "centre")
-    return {
+    figures = {
         name: (
             int(piece.held.sum()),
             discrimination(np.array(data["log_odds"]), table.rows(np.flatnonzero(piece.held))),
         )
         for (name, piece), data in zip(pieces, found, strict=True)
     }
+    # Without a pair of patients whose order is known there is no figure.
+    return {name: item for name, item in figures.items() if np.isfinite(item[1])}
 
 
 def discrimination(scores: np.ndarray, table: Table, strata: np.ndarray | None = None) -> float:
@@ -267,7 +282,7 @@ def bootstrap_optimism(
             drawn = rng.choice(groups, groups.size)
             rows = np.concatenate([np.flatnonzero(table.groups == item) for item in drawn])
             sample, left = table.rows(rows), ~np.isin(table.groups, drawn)
-            if min(np.unique(sample.groups[sample.labels == value]).size for value in (0, 1)) >= 2 and left.any():
+            if _fewest(table, ~left) >= 2 and left.any():
                 break
         fitted = fit_table(plan, sample, fold_seed(seed, 4, number))
         everyone = fitted.log_odds(table.values, table.harmonised_over)
@@ -309,7 +324,7 @@ def learning_curve(
     progress: Progress = silent,
 ) -> tuple[tuple[int, float], ...]:
     """Return (patients fitted on, AUC or C in the held folds) for growing shares of the fitting patients."""
-    count = fold_count(table.labels, table.groups, outer_folds)
+    count = _count(table, outer_folds)
     numbers = fold_numbers(table.labels, table.groups, count, [seed, 0])
     pieces: dict[float, list[_Piece]] = {}
     for share in _CURVE_SHARES:
@@ -318,8 +333,8 @@ def learning_curve(
             rest = np.flatnonzero(numbers != fold)
             place = fold_numbers(table.labels[rest], table.groups[rest], 20, [seed, 5, fold])
             part = rest[place < round(20 * share)]
-            if min(np.unique(table.groups[part][table.labels[part] == value]).size for value in (0, 1)) >= 2:
-                seen = np.isin(np.arange(table.labels.size), part)
+            seen = np.isin(np.arange(table.labels.size), part)
+            if _fewest(table, seen) >= 2:
                 name = f"curve-{share:g}-{fold}"
                 pieces[share].append(_Piece(name, seen, numbers == fold, fold_seed(seed, 0, fold)))
     # A share that is too small for some fold has no point, and its other folds are not worth fitting.
