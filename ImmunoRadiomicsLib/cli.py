@@ -25,7 +25,7 @@ from .study import Study
 
 if TYPE_CHECKING:
     from . import training
-    from .classifiers.bundles import Performance, Training
+    from .classifiers.bundles import Bundle, Performance
     from .order import Settings
 
 DEMO_SEED = 7
@@ -399,11 +399,11 @@ def _say_figures(result: training.Assessment, out: Path) -> int:
 def _recipes(options: argparse.Namespace) -> int:
     from . import training
     from .serialise import to_json
-    from .training.listing import images, needs
+    from .training.listing import images, needs, outcome
 
     recipes = [training.load_recipe(name) for name in training.recipe_names()]
     if options.check is not None:
-        fits = [training.fit_columns(recipe, training.read_header(options.check)) for recipe in recipes]
+        fits = training.check_recipes(options.check)
         if options.json:
             print(json.dumps(to_json(fits), indent=1, ensure_ascii=False))
             return 0
@@ -417,7 +417,7 @@ def _recipes(options: argparse.Namespace) -> int:
         return 0
     for recipe in recipes:
         print(f"{recipe.id}  ({recipe.flag})  {recipe.title}")
-        for line in (f"images: {images(recipe)}", *needs(recipe), f"reported: {recipe.reported.text}"):
+        for line in (outcome(recipe), f"images: {images(recipe)}", *needs(recipe), f"reported: {recipe.reported.text}"):
             print(_wrapped(line))
         print()
     return 0
@@ -669,16 +669,17 @@ def _models(options: argparse.Namespace) -> int:
     from .classifiers import list_bundles
     from .serialise import to_json
 
-    cards = [bundle.card for bundle in list_bundles()]
+    bundles = list_bundles()
     if options.json:
-        print(json.dumps(to_json(cards), indent=1, ensure_ascii=False))
+        print(json.dumps(to_json([bundle.card for bundle in bundles]), indent=1, ensure_ascii=False))
         return 0
-    for card in cards:
+    for bundle in bundles:
+        card = bundle.card
         print(f"{card.id} {card.version}  ({card.flag}, {card.kind})  {card.title}")
         for title, text in (("purpose", card.purpose), ("population", card.population), ("endpoint", card.endpoint)):
             print(_wrapped(f"{title}: {text}"))
         print(_wrapped(f"inputs: {', '.join(item.name for item in card.inputs)}"))
-        print(_wrapped(f"training: {_made_from(card.training)}"))
+        print(_wrapped(f"training: {_made_from(bundle)}"))
         for title, figures in (("internal", card.validation.internal), ("external", card.validation.external)):
             print(_wrapped(f"{title} validation: {'none' if figures is None else _figures(figures)}"))
         print(_wrapped(f"reported: {card.reported}"))
@@ -691,10 +692,14 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _made_from(training: Training) -> str:
+def _made_from(bundle: Bundle) -> str:
+    training = bundle.card.training
     if training.patients is None:
         return training.description
-    return f"{training.patients} patients, {training.events} events; {training.description}"
+    lesions = bundle.predictor is not None and bundle.predictor.model.unit == "lesion"
+    return (
+        f"{training.patients} {'lesions' if lesions else 'patients'}, {training.events} events; {training.description}"
+    )
 
 
 def _figures(found: Performance) -> str:

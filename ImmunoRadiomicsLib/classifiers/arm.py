@@ -136,7 +136,7 @@ def _silent(name: str, source: str, reason: str, why: str) -> Arm:
 
 
 def _usual_chance(card: Card, predictor: Predictor) -> float:
-    """Return the chance of the average patient of the training table, or of the median lesion: of lesions the card counts events alone."""
+    """Return the chance of the average patient of the training table, or of the median lesion: earlier cards count patients beside events of lesions."""
     patients, events = card.training.patients, card.training.events
     if predictor.model.unit == "lesion":
         return predictor.predict_row(dict.fromkeys(predictor.model.columns))

@@ -2,7 +2,7 @@
 
 from .assess import Assessment
 from .recipes import Recipe, fit_columns, load_recipe, recipe_names
-from .run import Effort, train, validate
+from .run import Effort, check_recipes, train, validate
 from .table import Table, read_header, read_table
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Effort",
     "Recipe",
     "Table",
+    "check_recipes",
     "fit_columns",
     "load_recipe",
     "read_header",

@@ -149,6 +149,9 @@ def fit_learner(
             estimator.fit(values[labels == 0])
         else:
             fitted_alone(estimator, values, labels)
+    if "n_jobs" in estimator.get_params():
+        # The number is written with the model: how many threads fitted it must not change the file, nor the sums of its trees.
+        estimator.set_params(n_jobs=1)
     if learner.linear:
         return np.ravel(estimator.coef_), float(np.ravel(estimator.intercept_)[0])
     return estimator

@@ -29,11 +29,15 @@ noise over noise and its interval is wide: read the interval. Intervals come fro
 million cells in all.
 
 What a table may look like: CSV in UTF-8 (plain or gzip; commas, or semicolons or tabs with decimal commas) or Parquet, a row for each patient or lesion, with `patient`,
-a label of 0 and 1 (also yes and no, true and false), and numbers. One class, a single patient of a class, text among numbers, infinite values, two columns of one name, and a
-column of two values that tells the label of every row are refused with the place and the remedy. Left out and said: rows without a label, columns with more
-than half of their cells empty, constant columns, copies of a column. Taken and said: a single column with an AUC of 0.95 or more (was it known before the
-outcome?), patients with several rows or the same measurements under two codes (always in one fold), a column `fold` (not used). Other empty cells take the
-median of the fitting rows. Texts and known outcomes are no predictors.
+a label of 0 and 1 (also yes and no, true and false), and numbers. One class, a single patient of a class, text among numbers, infinite values and those beyond 1e100, times that
+are not above 0, survival without an event, two columns of one name, and a column of two values that tells the label of every row where it is known are refused
+with the place and the remedy. Left out and said: rows without a label, columns with more than half of their cells empty, constant columns, copies of a column, a
+running number of the rows, columns without a name. Taken and said: a single column with an AUC (for survival Harrell's C) of 0.95 or more (was it known before
+the outcome?), patients with several rows or the same measurements under two codes (always in one fold; where a recipe is about patients, the row of the largest
+lesion stands for each, or without volumes the first), a column `fold` (not used). Other empty cells take the
+median of the fitting rows. Texts and known outcomes are no predictors. Fewer than 10 patients
+of the smaller class, or fewer than 2 for each variable of a recipe that selects, are refused unless `--force` is given, and fewer than 3 always (2 for `colen2018`).
+Where `--label` names another of the questions (`pseudoprogression`, `hyperprogression`, `pneumonitis`, `response`) than the recipe's own, the bundle answers that one.
 
 This page is written by `python -m ImmunoRadiomicsLib.training.listing`.
 
@@ -50,6 +54,12 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
         for column in (*recipe.clinical, *recipe.columns)
     ]
     return tuple(lines) or ("uses: every column of the table",)
+
+
+def outcome(recipe: Recipe) -> str:
+    """Return in words the columns that tell the outcome."""
+    columns = "time and event" if recipe.task == "survival" else f"{recipe.label} (0 and 1; also label or target)"
+    return f"outcome: {columns}, a row for each {recipe.unit}"
 
 
 def images(recipe: Recipe) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -65,17 +68,31 @@ from .nested import (
     permutation_test,
 )
 from .page import write_validation_page
-from .recipes import DEFAULT_RECIPE, Flag, Recipe, learner_titles, load_recipe, recipe_table
-from .table import CLINICAL_NAMES, LEAST_ICC, Table, read_table, without_unstable
+from .recipes import (
+    DEFAULT_RECIPE,
+    Fit,
+    Flag,
+    Recipe,
+    fit_columns,
+    learner_titles,
+    load_recipe,
+    recipe_names,
+    recipe_table,
+)
+from .table import CLINICAL_NAMES, LABEL_NAMES, LEAST_ICC, Table, read_header, read_table, without_unstable
 
 VALIDATION_FILE = "validation.json"
 CHECKLIST_FILE = "checklists.json"
 REPORT_FILE = "report.html"
 VALIDATED_FOLDER = "bundle"
+_SKOPS_SCHEMA = "schema.json"
+_PLACE_IN_MEMORY = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.np[yz]")')
 
 # Fewer patients of the smaller class, or fewer of them per variable of a model that selects its variables, and a figure is chance.
 FEWEST_EVENTS = 10
 FEWEST_EVENTS_PER_VARIABLE = 2.0
+# Folds inside folds leave each fit with one of three; what is fitted to those without the event alone has enough with two to test.
+_FEWEST_FITTED, _FEWEST_TESTED = 3, 2
 # Up to this many cells the slower checks come with every run.
 _SMALL_TABLE_CELLS = 30_000
 _SMALL_TABLE_BOOTSTRAPS = 20
@@ -149,12 +166,13 @@ def train(
         table_path, label=_label(chosen, table_path, label), survival=survival, exclude=exclude, batch=batch
     )
     steady, filtered = (whole, "") if stability is None else without_unstable(whole, stability, min_icc)
+    chosen, other = _for_question(chosen, whole.label)
     try:
         table, notes = recipe_table(chosen, steady)
     except InputError as error:
         raise InputError([*error.problems, *([filtered] if filtered else [])]) from error
     events, variables, ratio = events_per_variable(chosen, table)
-    notes = (*whole.notes, *notes, sample_size_note(events, variables, ratio))
+    notes = (*whole.notes, *other, *notes, sample_size_note(events, variables, ratio))
     if filtered:
         notes = (*notes, filtered)
     harmonised = "" if batch is None else _harmonise_note(table, batch)
@@ -195,6 +213,41 @@ def train(
         workspace.publish()
     progress(1.0, "done")
     return result
+
+
+def check_recipes(table_path: Path) -> tuple[Fit, ...]:
+    """Say of each shipped recipe whether `train` would run it on a table, with how many columns, and what stands against it.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read.
+    """
+    header = read_header(table_path)
+    tables: dict[tuple[str | None, bool], Table | InputError] = {}
+    found = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        fit = fit_columns(recipe, header)
+        label, survival = _label(recipe, table_path, None), recipe.task == "survival"
+        if (label, survival) not in tables:
+            try:
+                tables[label, survival] = read_table(table_path, label=label, survival=survival)
+            except InputError as error:
+                tables[label, survival] = error
+        whole = tables[label, survival]
+        problems = list(fit.problems)
+        if isinstance(whole, InputError):
+            problems += whole.problems
+        elif not problems:
+            try:
+                table, _ = recipe_table(recipe, whole)
+                fit = replace(fit, columns=table.columns)
+                _check_size(recipe, table_path, *events_per_variable(recipe, table), force=False)
+            except InputError as error:
+                problems += error.problems
+        found.append(replace(fit, problems=tuple(problems)))
+    return tuple(found)
 
 
 def validate(
@@ -334,8 +387,6 @@ def _label(recipe: Recipe, path: Path, label: str | None) -> str | None:
 
 def _label_there(path: Path, label: str | None, usual: str) -> str | None:
     """Return the label that was asked for, else `label` where the table has it, else the usual name of the endpoint."""
-    from .table import LABEL_NAMES, read_header
-
     if label is not None:
         return label
     lower = {name.lower() for name in read_header(path)}
@@ -352,6 +403,11 @@ def _check_size(recipe: Recipe, path: Path, events: int, variables: int, ratio: 
         problems.append(
             f"{path}: {events} patients in the smaller class for the {variables} variables of {recipe.id} are {ratio:.1f} per variable; at "
             f"least {FEWEST_EVENTS_PER_VARIABLE:g} are needed."
+        )
+    fewest = _FEWEST_TESTED if recipe.members == ("anomaly",) else _FEWEST_FITTED
+    if events < fewest:
+        raise InputError(
+            f"{path}: the smaller class has {events} patients; folds of {recipe.id} inside folds need {fewest}. Gather more patients."
         )
     if problems and not force:
         raise InputError([*problems, "Gather more patients, or add --force to see what comes out nevertheless."])
@@ -471,9 +527,7 @@ def _write_bundle(
         linear = isinstance(item.fitted, tuple)
         name = None if linear else f"member-{number}.skops"
         if name is not None:
-            import skops.io
-
-            skops.io.dump(item.fitted, folder / name, compression=8)
+            _write_estimator(item.fitted, folder / name)
             files.append(name)
         members.append(
             TrainedMember(
@@ -520,6 +574,24 @@ def _write_bundle(
     write_json(folder / CARD_FILE, to_json(card))
 
 
+def _write_estimator(fitted: Any, path: Path) -> None:
+    """Write a skops file that is the same for the same model: skops names its parts by their places in memory and dates them."""
+    import skops.io
+
+    numbers: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return numbers.setdefault(found[0], str(len(numbers) + 1))
+
+    with ZipFile(io.BytesIO(skops.io.dumps(fitted))) as made, ZipFile(path, "w", ZIP_DEFLATED, compresslevel=8) as kept:
+        schema = _PLACE_IN_MEMORY.sub(number, made.read(_SKOPS_SCHEMA).decode())
+        kept.writestr(ZipInfo(_SKOPS_SCHEMA), schema, ZIP_DEFLATED)
+        for name in made.namelist():
+            if name != _SKOPS_SCHEMA:
+                place, _, kind = name.partition(".")
+                kept.writestr(ZipInfo(f"{numbers.get(place, place)}.{kind}"), made.read(name), ZIP_DEFLATED)
+
+
 def _floats(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(item) for item in values)
 
@@ -549,7 +621,7 @@ def _card(
         id=f"{recipe.id}-trained",
         version=recipe.version,
         title=recipe.title,
-        flag=_flag(recipe, table),
+        flag=recipe.flag,
         kind="linear" if all(isinstance(item.fitted, tuple) for item in model.members) else "sklearn",
         purpose=f"{recipe.endpoint}: {learner_titles(recipe)}, fitted to {table.source} after {recipe.publication.citation}",
         endpoint=f"`{table.label}`: {recipe.endpoint}",
@@ -560,9 +632,11 @@ def _card(
             Source("publication", recipe.publication.citation, recipe.publication.reference),
         ),
         training=Training(
-            result.patients,
+            # Events are counted as rows are.
+            result.rows if recipe.unit == "lesion" else result.patients,
             result.events,
-            f"{result.rows} rows, {result.candidates} candidate columns, {len(names)} read",
+            f"{result.rows} {f'lesions of {result.patients} patients' if recipe.unit == 'lesion' else 'rows'}, {result.candidates} candidate columns, "
+            f"{len(names)} read",
             "training-table",
         ),
         validation=Validation(_on_card(result), None),
@@ -580,10 +654,23 @@ def _card(
     )
 
 
-def _flag(recipe: Recipe, table: Table) -> Flag:
-    """Return what the card answers: a recipe for any label takes that of the table where it is one of the known questions."""
-    asked = next((item for item in get_args(Flag) if item == table.label.lower()), recipe.flag)
-    return asked if recipe.takes_everything else recipe.flag
+def _for_question(recipe: Recipe, label: str) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe as it answers the question that the label names, and in a sentence that it is another than the recipe's.
+
+    A bundle of hyperprogression that said pseudoprogression on its card would be read in the wrong flag.
+    """
+    asked: Flag = next((item for item in get_args(Flag) if item == label.lower()), recipe.flag)
+    if asked == recipe.flag:
+        return recipe, ()
+    if recipe.takes_everything:
+        return replace(recipe, flag=asked), ()
+    note = (
+        f"The label `{label}` stands in place of `{recipe.label}` of the recipe {recipe.id}: the bundle answers {asked}, and the reported figure is "
+        f"of another outcome unless the publication has this one too."
+    )
+    endpoint = f"{asked.capitalize()}, with what {recipe.id} reads"
+    reported = replace(recipe.reported, metric="none", value=None)
+    return replace(recipe, flag=asked, label=label, endpoint=endpoint, reported=reported), (note,)
 
 
 def _write_provenance(workspace: Workspace, run: str, table: Table, recipe: str, seed: int) -> None:

@@ -81,7 +81,8 @@ def relevance(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the F statistic of a one-way analysis of variance of each column's ranks over the two classes."""
     scores = rank_scores(values)
     target = labels - labels.mean()
-    target = target / np.linalg.norm(target)
+    # Among rows of one class nothing is relevant.
+    target = target / max(float(np.linalg.norm(target)), 1e-12)
     explained = np.minimum((target @ scores) ** 2, 1 - 1e-12)
     return np.asarray(explained / (1 - explained) * (labels.size - 2))
 

@@ -21,7 +21,17 @@ from ImmunoRadiomicsLib.classifiers import load_bundle
 from ImmunoRadiomicsLib.classifiers.arm import external_weight
 from ImmunoRadiomicsLib.errors import CancelledError, InputError
 from ImmunoRadiomicsLib.files import sha256_of
-from ImmunoRadiomicsLib.training import Effort, Recipe, Table, fit_columns, load_recipe, recipe_names, train, validate
+from ImmunoRadiomicsLib.training import (
+    Effort,
+    Recipe,
+    Table,
+    check_recipes,
+    fit_columns,
+    load_recipe,
+    recipe_names,
+    train,
+    validate,
+)
 from ImmunoRadiomicsLib.training.listing import recipes_page
 from ImmunoRadiomicsLib.training.recipes import MODALITY_PREFIX, Scheme
 
@@ -424,3 +434,91 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         cli.main(["train", str(table), "--recipe", "none-such", "--out", str(tmp_path / "c"), "--progress", "off"]) == 2
     )
     assert not (tmp_path / "c").exists()
+
+
+def rewritten(path: Path, change: dict[str, list[object]]) -> Path:
+    """The table with other cells in some columns, which may be new."""
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for name, cells in change.items():
+        for row, cell in zip(rows, cells, strict=True):
+            row[name] = str(cell)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_label_of_another_question_is_answered_as_that(tmp_path: Path) -> None:
+    recipe = replace(small("he2020"), members=("ridge",))
+    table = table_for(recipe, tmp_path / "t.csv")
+    table.write_text(table.read_text().replace("pseudoprogression", "hyperprogression", 1))
+    result = train(table, tmp_path / "b", recipe=recipe, label="hyperprogression", effort=LITTLE, force=True)
+    card = load_bundle(tmp_path / "b").card
+    assert card.flag == "hyperprogression"
+    assert card.endpoint.startswith("`hyperprogression`: Hyperprogression")
+    assert "are not compared" in result.reported
+    assert any("in place of `pseudoprogression`" in note for note in result.notes)
+
+
+def test_a_card_counts_lesions_where_events_are_those_of_lesions(tmp_path: Path) -> None:
+    recipe = replace(small("gabrys2022"), members=("ridge",))
+    table = rewritten(
+        table_for(recipe, tmp_path / "t.csv"),
+        {"patient": [f"P{number // 3}" for number in range(60)], "lesion": [f"L{number % 3}" for number in range(60)]},
+    )
+    result = train(table, tmp_path / "b", recipe=recipe, effort=LITTLE, force=True)
+    training = load_bundle(tmp_path / "b").card.training
+    assert (result.patients, result.rows) == (20, 60)
+    assert (training.patients, training.events) == (60, result.events)
+    assert training.description.startswith("60 lesions of 20 patients, ")
+
+
+@pytest.mark.parametrize("name", ["rcc_response", "colen2018"])
+def test_folds_inside_folds_need_a_patient_each(name: str, tmp_path: Path) -> None:
+    recipe = small(name)
+    path = table_for(recipe, tmp_path / "t.csv", patients=32)
+    table = rewritten(path, {recipe.label: [int(number < 2) for number in range(32)]})
+    if name == "colen2018":
+        result = train(table, tmp_path / "b", recipe=recipe, effort=LITTLE, force=True)
+        assert result.events == 2
+    else:
+        with pytest.raises(InputError, match="the smaller class has 2 patients"):
+            train(table, tmp_path / "b", recipe=recipe, effort=LITTLE, force=True)
+        assert [item.name for item in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("censored", [0, 1])
+def test_survival_with_hardly_anybody_censored(censored: int, tmp_path: Path) -> None:
+    recipe = replace(load_recipe("skewness_survival"), scheme=Scheme(3, 2, 1))
+    path = table_for(recipe, tmp_path / "t.csv")
+    table = rewritten(path, {"event": [int(number >= censored) for number in range(60)]})
+    result = train(table, tmp_path / "b", recipe=recipe, effort=Effort(1, 2, 0, True))
+    assert result.scheme.startswith("Nested cross-validation, 3 outer")
+    assert result.performance.discrimination.value > 0.6
+    assert result.optimism is not None
+    assert len(result.learning_curve) == 4
+    assert {item.name for item in result.centres} == {"A", "B"}
+
+
+@pytest.mark.parametrize("name", ["trebeschi2019", "colen2018"])
+def test_threads_leave_no_mark_on_the_bundle(name: str, tmp_path: Path) -> None:
+    recipe = small(name)
+    table = table_for(recipe, tmp_path / "t.csv")
+    for jobs in (1, 2):
+        train(table, tmp_path / str(jobs), recipe=recipe, effort=LITTLE, jobs=jobs, force=True)
+    for path in (tmp_path / "1").iterdir():
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes(), path.name
+
+
+def test_check_says_why_the_outcome_does_not_do(tmp_path: Path) -> None:
+    recipe = load_recipe("jiang_immunoscore")
+    path = table_for(recipe, tmp_path / "t.csv")
+    fits = {item.recipe: item for item in check_recipes(path)}
+    assert len(fits["jiang_immunoscore"].columns) == 14
+    assert any("no column `event`" in item for item in fits["skewness_survival"].problems)
+    assert any("no column `label` or `target`" in item for item in fits["rcc_response"].problems)
+    table = rewritten(path, {recipe.label: [int(number < 5) for number in range(60)]})
+    fits = {item.recipe: item for item in check_recipes(table)}
+    assert any("the smaller class has 5 patients" in item for item in fits["jiang_immunoscore"].problems)
