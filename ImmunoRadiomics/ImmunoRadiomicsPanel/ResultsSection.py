@@ -68,6 +68,7 @@ class ResultsSection(Section):
         """Lay the views out: baseline and last time point, lesions in the colors of their course, the lesions in 3D."""
         from ImmunoRadiomicsLib.scene import arrange_views, find_nodes
 
+        self.panel.showUnaligned()
         analysis = self.logic.analysis(self.parameters)
         rows = readRows(self.parameters.parameterNode)
         volumes = {name: row.volume for name, row in zip(timepointNames(rows), rows, strict=True)}
@@ -76,7 +77,7 @@ class ResultsSection(Section):
             # The result has the same contours, in the colors of their course.
             if row.segmentation is not None and row.segmentation.GetDisplayNode() is not None:
                 row.segmentation.GetDisplayNode().SetVisibility(False)
-        arrange_views(slicer.mrmlScene, analysis, nodes)
+        arrange_views(slicer.mrmlScene, analysis, nodes, settle=slicer.app.processEvents)
 
     def onShowChart(self) -> None:
         """Show the size chart."""

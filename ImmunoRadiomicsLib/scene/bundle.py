@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..study import Study
 from .mrml import LPS_TO_RAS, mrml_classes, new_scene, quiet
 from .populate import SceneNodes, populate_scene
 
-# Slice views of the layout "four up with plot" and of those that add the sagittal one.
+# Slice views of the layout "conventional with plot", which shows the 3D view and the chart above them.
 _BASELINE_VIEWS = (("Red", "Axial"), ("Yellow", "Sagittal"))
 _FOLLOW_UP_VIEWS = (("Green", "Axial"),)
 _THREE_D_VIEW = "vtkMRMLViewNode1"
@@ -52,12 +52,17 @@ def write_scene(analysis: Analysis, study: Study, folder: Path, path: Path, *, p
     progress(1.0, "written")
 
 
-def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
+def arrange_views(
+    scene: Any, analysis: Analysis, nodes: SceneNodes, *, settle: Callable[[], object] = lambda: None
+) -> None:
     """Lay the views out: baseline (red) and last follow-up (green) at their largest lesion, the lesions in 3D and the chart of sizes.
 
     Every time point's contours are shown only where its own image is, because the images are not warped; those of the last also in the
-    3D view.
+    3D view. ``settle`` is called once they are laid out, before images are fitted into them: views on a screen take their sizes then.
     """
+    layout = _singleton(scene, "vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutConventionalPlotView)
+    settle()
     names = [record.name for record in sorted(analysis.timepoints, key=lambda item: item.day)]
     shown: dict[str, Sequence[tuple[str, str]]] = {analysis.baseline: _BASELINE_VIEWS}
     if names[-1] != analysis.baseline:
@@ -74,8 +79,6 @@ def arrange_views(scene: Any, analysis: Analysis, nodes: SceneNodes) -> None:
     selection.SetActivePlotChartID(nodes.chart.GetID())
     selection.SetActiveTableID(nodes.tables["lesions"].GetID())
     _singleton(scene, "vtkMRMLPlotViewNode", "PlotView1").SetPlotChartNodeID(nodes.chart.GetID())
-    layout = _singleton(scene, "vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
-    layout.SetViewArrangement(layout.SlicerLayoutFourUpPlotView)
 
 
 def show_marks(nodes: SceneNodes, view_ids: Mapping[str, Sequence[str]]) -> None:
@@ -121,14 +124,20 @@ def _slice_views(
     centre = middle if centre_lps_mm is None else (LPS_TO_RAS @ centre_lps_mm).tolist()
     in_plane = {"Axial": (0, 1), "Sagittal": (1, 2), "Coronal": (0, 2)}
     for view, orientation in views:
-        slice_node = _singleton(scene, "vtkMRMLSliceNode", view)
-        slice_node.SetLayoutName(view)
-        slice_node.SetOrientation(orientation)
-        size = _MARGIN * max(extent[axis] for axis in in_plane[orientation])
-        slice_node.SetDimensions(_VIEW_PIXELS, _VIEW_PIXELS, 1)
-        slice_node.SetFieldOfView(size, size, 1.0)
-        plane = [centre[axis] if axis not in in_plane[orientation] else middle[axis] for axis in range(3)]
-        slice_node.JumpSliceByCentering(*plane)
+        # First, so that whoever follows a view learns of its new image before of its new place.
         composite = _singleton(scene, "vtkMRMLSliceCompositeNode", view)
         composite.SetLayoutName(view)
         composite.SetBackgroundVolumeID(volume.GetID())
+        composite.SetForegroundVolumeID(None)
+        on_screen = scene.GetSingletonNode(view, "vtkMRMLSliceNode") is not None
+        slice_node = _singleton(scene, "vtkMRMLSliceNode", view)
+        slice_node.SetLayoutName(view)
+        slice_node.SetOrientation(orientation)
+        if not on_screen:
+            # A view on a screen has the size of its window, which it is told only when that changes.
+            slice_node.SetDimensions(_VIEW_PIXELS, _VIEW_PIXELS, 1)
+        wide, high = slice_node.GetDimensions()[:2]
+        pixel = _MARGIN * max(extent[axis] for axis in in_plane[orientation]) / max(1, min(wide, high))
+        slice_node.SetFieldOfView(pixel * wide, pixel * high, 1.0)
+        plane = [centre[axis] if axis not in in_plane[orientation] else middle[axis] for axis in range(3)]
+        slice_node.JumpSliceByCentering(*plane)

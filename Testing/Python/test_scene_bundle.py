@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import zipfile
@@ -165,7 +166,12 @@ def test_it_opens_with_views_in_place(loaded):
     assert slice_node.GetOrientationString() == "Axial"
     assert slice_node.GetSliceToRAS().GetElement(2, 3) == pytest.approx(52.0)  # the largest lesion of the baseline
     layout = loaded.GetNodeByID("vtkMRMLLayoutNodevtkMRMLLayoutNode")
-    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpPlotView
+    logic = slicer.vtkMRMLLayoutLogic()
+    logic.SetMRMLScene(new_scene())
+    logic.GetLayoutNode().SetViewArrangement(layout.GetViewArrangement())
+    laid_out = re.findall(r'class="(\w+)" singletontag="(\w+)"', logic.GetLayoutNode().GetCurrentLayoutDescription())
+    slices = {("vtkMRMLSliceNode", view) for view in ("Red", "Yellow", "Green")}
+    assert set(laid_out) == slices | {("vtkMRMLViewNode", "1"), ("vtkMRMLPlotViewNode", "PlotView1")}
     chart = loaded.GetFirstNodeByName("P001 lesion sizes")
     assert loaded.GetNodeByID("vtkMRMLPlotViewNodePlotView1").GetPlotChartNodeID() == chart.GetID()
     shown = {

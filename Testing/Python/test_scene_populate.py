@@ -369,6 +369,33 @@ def test_a_time_point_without_any_segment_has_an_empty_segmentation(patient, tmp
     arrange_views(scene, analysis, nodes)
 
 
+def test_views_on_a_screen_keep_their_size_and_are_filled_by_one_image_alone(populated):
+    scene, nodes, (_, analysis, _) = populated
+    views = {}
+    for name, class_name in (("slice", "vtkMRMLSliceNode"), ("composite", "vtkMRMLSliceCompositeNode")):
+        views[name] = scene.CreateNodeByClass(class_name)
+        views[name].UnRegister(None)
+        views[name].SetSingletonTag("Red")
+        scene.AddNode(views[name])
+    views["composite"].SetForegroundVolumeID(nodes.volumes["followup-1"].GetID())
+    views["slice"].SetDimensions(10, 20, 1)
+
+    def settle():  # the window takes its size in the new layout
+        layout = scene.GetSingletonNode("vtkMRMLLayoutNode", "vtkMRMLLayoutNode")
+        assert layout.GetViewArrangement() == layout.SlicerLayoutConventionalPlotView
+        views["slice"].SetDimensions(600, 300, 1)
+
+    arrange_views(scene, analysis, nodes, settle=settle)
+    assert views["slice"].GetDimensions() == (600, 300, 1)
+    wide, high, _ = views["slice"].GetFieldOfView()
+    assert wide == pytest.approx(2 * high)
+    bounds = [0.0] * 6
+    nodes.volumes["baseline"].GetRASBounds(bounds)
+    assert high == pytest.approx(1.05 * max(bounds[1] - bounds[0], bounds[3] - bounds[2]))
+    assert views["composite"].GetBackgroundVolumeID() == nodes.volumes["baseline"].GetID()
+    assert views["composite"].GetForegroundVolumeID() is None
+
+
 def test_new_opacities_of_the_lungs_have_a_segmentation_of_their_own(populated):
     scene, nodes, (folder, _, study) = populated
     assert list(nodes.opacities) == ["followup-1"]
