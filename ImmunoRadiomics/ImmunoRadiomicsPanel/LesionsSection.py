@@ -22,6 +22,7 @@ from .Views import (
     carried,
     layOutSideBySide,
     showContoursIn,
+    shownImages,
     showPlace,
     viewNodes,
 )
@@ -36,6 +37,8 @@ class LesionsSection(Section):
         """Connect the widgets."""
         ui = self.ui
         self.views = LinkedViews()
+        self._transform: Any = None
+        self._images: tuple[str | None, str | None] = (None, None)
         ui.lesionsTable.setSelectionBehavior(qt.QAbstractItemView.SelectItems)
         ui.lesionsTable.connect("cellClicked(int,int)", self.onLesionClicked)
         ui.linkViewsCheckBox.connect("toggled(bool)", self.onLinkToggled)
@@ -144,11 +147,12 @@ class LesionsSection(Section):
         transform = self.logic.transformOf(self.parameters, name) if name != last.baseline else None
         baseline, other = _places(last.lesions[row], last.baseline, name, transform)
         self.views.unlink()
+        self.panel.showUnaligned()
         fit = layOutSideBySide()
         showPlace(BASELINE_VIEW, volumes.get(last.baseline), baseline, fit=fit)
         showPlace(TIMEPOINT_VIEW, volumes.get(name), other, fit=fit)
         self._showContours(last, volumes, ((BASELINE_VIEW, last.baseline), (TIMEPOINT_VIEW, name)))
-        self._transform = transform
+        self._transform, self._images = transform, shownImages()
         if self.ui.linkViewsCheckBox.checked:
             self.views.link(transform)
 
@@ -175,7 +179,8 @@ class LesionsSection(Section):
     def onLinkToggled(self, checked: bool) -> None:
         """Link the views where they are, or let each go its own way."""
         if checked:
-            self.views.link(getattr(self, "_transform", None))
+            # Images that were chosen since lie on each other as they are.
+            self.views.link(self._transform if shownImages() == self._images else None)
         else:
             self.views.unlink()
 

@@ -96,6 +96,7 @@ class SegmentationSection(Section, VTKObservationMixin):
             rows = readRows(self.parameters.parameterNode)
             rows[index] = dataclasses.replace(row, segmentation=segmentation, noVisibleLesions=False, links={})
             writeRows(self.parameters.parameterNode, rows)
+        self.panel.showUnaligned()
         # The Segment Editor follows the node with this tag.
         editorNode = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
         if editorNode is None:
@@ -117,6 +118,7 @@ class SegmentationSection(Section, VTKObservationMixin):
     def onPropagate(self) -> None:
         """Carry the baseline's contours to the time points that have none."""
         ensurePackages()
+        self.panel.showUnaligned()
         work = self.logic.propagationWork(self.parameters, self.panel.onProgress)
         self.begin(
             self._shownAfter(work, self.parameters.parameterNode),
@@ -145,6 +147,7 @@ class SegmentationSection(Section, VTKObservationMixin):
             self.ui.placeSeedButton.checked = False
             raise
         self._stopPlacing()
+        self.panel.showUnaligned()
         self.ui.placeSeedButton.checked = True
         showVolume(row.volume, readRows(self.parameters.parameterNode))
         self._seed = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Lesion"))

@@ -29,6 +29,12 @@ def viewNodes(view: str) -> tuple[Any, Any]:
     return composite, sliceNode
 
 
+def shownImages() -> tuple[str | None, str | None]:
+    """Return the node IDs of the images that the view of the baseline and the one of the time point show."""
+    first, second = (viewNodes(view)[0] for view in (BASELINE_VIEW, TIMEPOINT_VIEW))
+    return (first and first.GetBackgroundVolumeID(), second and second.GetBackgroundVolumeID())
+
+
 def showVolume(volume: Any, rows: Sequence[TimepointRow] = ()) -> None:
     """Show a volume in the slice views, where there are any, and of the contours of these time points only its own."""
     for row in rows:
@@ -98,6 +104,7 @@ class LinkedViews(VTKObservationMixin):
     def __init__(self) -> None:
         VTKObservationMixin.__init__(self)
         self._nodes: tuple[Any, Any] | None = None
+        self._images: tuple[str | None, str | None] = (None, None)
         self._transform: Any = None
         self._shift: Point = (0.0, 0.0, 0.0)
         self._following = False
@@ -108,7 +115,10 @@ class LinkedViews(VTKObservationMixin):
         return self._nodes is not None
 
     def link(self, transform: Any) -> None:
-        """Link the views where they are now: these two places stay opposite each other, their surroundings follow the transform."""
+        """Link the views where they are now: these two places stay opposite each other, their surroundings follow the transform.
+
+        The link ends when one of them shows another image.
+        """
         self.unlink()
         _first, baseline = viewNodes(BASELINE_VIEW)
         _second, other = viewNodes(TIMEPOINT_VIEW)
@@ -117,7 +127,7 @@ class LinkedViews(VTKObservationMixin):
         self._transform = transform
         expected = carried(transform, _center(baseline))
         self._shift = _difference(_center(other), expected)
-        self._nodes = (baseline, other)
+        self._nodes, self._images = (baseline, other), shownImages()
         for node in self._nodes:
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMoved)
 
@@ -129,7 +139,7 @@ class LinkedViews(VTKObservationMixin):
     def _onMoved(self, caller: Any, _event: Any) -> None:
         if self._following or self._nodes is None:
             return
-        if self._transform is not None and self._transform.GetScene() is None:
+        if shownImages() != self._images or (self._transform is not None and self._transform.GetScene() is None):
             self.unlink()
             return
         baseline, other = self._nodes

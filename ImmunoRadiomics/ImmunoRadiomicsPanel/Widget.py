@@ -217,7 +217,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
 
     def showUnaligned(self) -> None:
-        """Show every scan where it was acquired: nothing is written to the engine from a scan that lies under a transform."""
+        """Show every scan where it was acquired: a scan that lies under a transform is neither written to the engine nor drawn on."""
         self.section(AlignmentSection).hidePair()
 
     def showLater(self, parameters: ImmunoRadiomicsParameterNode) -> None:

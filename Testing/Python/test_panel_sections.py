@@ -168,6 +168,37 @@ def test_the_aligned_pair_is_faded_in_every_view(panel, slicer, prepared):
     assert volumes["followup-1"].GetParentTransformNode() is own
 
 
+@pytest.mark.parametrize("action", ["lesion", "views", "edit", "seed", "propagate"])
+def test_what_needs_scans_as_acquired_ends_the_aligned_pair(panel, slicer, prepared, monkeypatch, action):
+    from ImmunoRadiomicsPanel.LesionsSection import LesionsSection
+    from ImmunoRadiomicsPanel.Views import viewNodes
+
+    analyzed(panel, prepared)
+    ui = panel.ui
+    logic = slicer.vtkSlicerMarkupsLogic()
+    logic.SetMRMLScene(slicer.mrmlScene)
+    monkeypatch.setattr(slicer.modules, "markups", SimpleNamespace(logic=lambda: logic), raising=False)
+    monkeypatch.setattr(slicer.modules, "segmenteditor", SimpleNamespace(), raising=False)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None)
+    panel.update()
+    volume = rows_by_name(panel)["followup-1"].volume
+    choose(ui.alignmentTimepoint, "followup-1")
+    ui.showAlignedButton.click()
+    assert volume.GetParentTransformNode() is not None
+    {
+        "lesion": lambda: panel.section(LesionsSection).onLesionClicked(0, 5),
+        "views": ui.showViewsButton.click,
+        "edit": ui.editSegmentationButton.click,
+        "seed": ui.placeSeedButton.click,
+        "propagate": ui.propagateButton.click,
+    }[action]()
+    assert volume.GetParentTransformNode() is None
+    assert not ui.showAlignedButton.checked
+    assert ui.placeSeedButton.checked == (action == "seed")
+    if action in ("lesion", "views"):
+        assert viewNodes("Red")[0].GetForegroundVolumeID() is None
+
+
 def test_over_an_aligned_pair_lie_the_contours_of_the_baseline_alone(panel, slicer, prepared):
     from ImmunoRadiomicsPanel.Views import viewNodes
 
@@ -350,6 +381,31 @@ def test_a_click_shows_a_lesion_in_both_scans_and_the_views_follow_each_other(pa
     here = center("Yellow")
     viewNodes("Red")[1].JumpSliceByCentering(0.0, 0.0, 0.0)
     np.testing.assert_array_equal(center("Yellow"), here)
+
+
+def test_views_follow_each_other_only_while_they_show_the_images_they_were_linked_on(panel, slicer, prepared):
+    from ImmunoRadiomicsPanel.LesionsSection import LesionsSection
+
+    analyzed(panel, prepared)
+    ui, section = panel.ui, panel.section(LesionsSection)
+    analysis = panel.logic.analysis(panel.parameters)
+    section.onLesionClicked(0, 5)  # at the first follow-up
+    assert section.views.linked
+    # Both views show the baseline then, and each stays where it was put.
+    ui.showViewsButton.click()
+    assert not section.views.linked
+    largest = max(analysis.lesions, key=lambda lesion: lesion.at("baseline").long_axis_mm or 0.0)
+    place = ras(largest.at("baseline").centroid_lps_mm)
+    assert center("Red")[2] == pytest.approx(place[2])
+    assert center("Yellow")[0] == pytest.approx(place[0])
+    # Linked anew on images that lie in one space, they show one place.
+    ui.linkViewsCheckBox.setChecked(False)
+    ui.linkViewsCheckBox.setChecked(True)
+    offset = center("Yellow") - center("Red")
+    from ImmunoRadiomicsPanel.Views import viewNodes
+
+    viewNodes("Red")[1].JumpSliceByCentering(*(center("Red") + np.array([20.0, -15.0, 30.0])))
+    np.testing.assert_allclose(center("Yellow") - center("Red"), offset, atol=1e-6)
 
 
 def test_views_are_fitted_when_they_are_laid_out_anew_and_keep_their_zoom_else(panel, slicer, prepared, monkeypatch):
