@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import subprocess
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
@@ -70,25 +71,39 @@ def _declined(missing: list[str]) -> str:
     )
 
 
-def extensionsManager() -> object | None:
-    """Return Slicer's extensions manager, None where Slicer was built without it."""
+def extensionsManager() -> Any:
+    """Return Slicer's extensions manager (qSlicerExtensionsManagerModel), None where Slicer was built without it."""
     model = getattr(slicer.app, "extensionsManagerModel", None)
     return model() if model is not None else None
 
 
-def offerRadiomicsExtension() -> bool:
-    """Offer to install SlicerRadiomics, which brings pyradiomics; return whether it was installed (Slicer then restarts).
+def offerRadiomicsExtension() -> None:
+    """Offer to install SlicerRadiomics, which brings pyradiomics once Slicer has been restarted.
 
-    Where there is no extensions manager, or the user declines, the engine computes the same features itself.
+    Until then, and where there is no extensions manager or the user declines, the engine computes the same features itself.
     """
     model = extensionsManager()
     if model is None or not radiomicsIsMissing() or slicer.app.testingEnabled():
-        return False
-    wanted = slicer.util.confirmYesNoDisplay(
+        return
+    if model.isExtensionInstalled(RADIOMICS_EXTENSION):  # it waits for the restart, or fits this platform badly
+        return
+    if not slicer.util.confirmYesNoDisplay(
         _(
             "The extension SlicerRadiomics brings pyradiomics, the reference for radiomics. Without it the same features are "
-            "computed by this module itself. Install SlicerRadiomics and restart?"
+            "computed by this module itself, also in this run. Install SlicerRadiomics for the next start of Slicer?"
         ),
         _("ImmunoRadiomics - SlicerRadiomics"),
-    )
-    return bool(wanted and model.installExtensionFromServer(RADIOMICS_EXTENSION))
+    ):
+        return
+    asks = model.interactive
+    # Asked once already; and a restart now would end Slicer without saving the scene.
+    model.interactive = False
+    try:
+        installed = model.installExtensionFromServer(RADIOMICS_EXTENSION, False)
+    finally:
+        model.interactive = asks
+    if not installed:
+        slicer.util.errorDisplay(
+            _("SlicerRadiomics could not be installed. The analysis goes on without it."),
+            windowTitle=_("ImmunoRadiomics"),
+        )

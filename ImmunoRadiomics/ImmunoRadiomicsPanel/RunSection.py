@@ -92,8 +92,7 @@ class RunSection(Section):
         """Analyze the patient."""
         if not self._offered:
             self._offered = True  # whoever has said no is not asked at every run
-            if offerRadiomicsExtension():
-                return
+            offerRadiomicsExtension()
         ensurePackages()
         self.panel.showUnaligned()
         self.begin(self.logic.analysisWork(self.parameters, self.panel.onProgress), _("Done."))

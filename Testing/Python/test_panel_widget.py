@@ -737,6 +737,57 @@ def test_python_for_processes_is_found_beside_the_application(slicer, monkeypatc
     assert EngineProcess.pythonExecutable() == "/opt/PythonSlicer"
 
 
+class ExtensionsManager:
+    """qSlicerExtensionsManagerModel as far as the panel uses it: while interactive, it asks again and restarts at once."""
+
+    __slots__ = ("installed", "interactive", "serves", "wanted")
+
+    def __init__(self, *, serves=True, installed=False):
+        self.interactive, self.serves, self.installed, self.wanted = True, serves, installed, []
+
+    def isExtensionInstalled(self, name):
+        return self.installed
+
+    def installExtensionFromServer(self, name, restart=True, update=False):
+        assert not self.interactive
+        assert not restart
+        self.wanted.append(name)
+        self.installed = self.serves
+        return self.serves
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_radiomics_are_offered_for_the_next_start_and_the_run_goes_on(panel, slicer, monkeypatch, serves):
+    from ImmunoRadiomicsPanel import Dependencies, RunSection
+
+    model, asked, agrees = ExtensionsManager(serves=serves), [], []
+    monkeypatch.setattr(slicer.app, "extensionsManagerModel", lambda: model, raising=False)
+    monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
+    monkeypatch.setattr(Dependencies, "radiomicsIsMissing", lambda: True)
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, title: asked.append(text) or bool(agrees))
+    Dependencies.offerRadiomicsExtension()
+    assert (len(asked), model.wanted) == (1, [])
+    agrees.append(True)
+    begun = []
+    monkeypatch.setattr(RunSection, "ensurePackages", lambda: None)
+    monkeypatch.setattr(panel.logic, "analysisWork", lambda parameters, onProgress: iter(()))
+    monkeypatch.setattr(panel, "begin", lambda work, message: begun.append(message))
+    section = panel.section(RunSection.RunSection)
+    section.onRun()
+    section.onRun()
+    assert model.wanted == ["SlicerRadiomics"]
+    assert model.interactive
+    assert len(asked) == 2
+    assert begun == ["Done.", "Done."]
+    assert [text for text, _ in slicer.shown] == (
+        [] if serves else ["SlicerRadiomics could not be installed. The analysis goes on without it."]
+    )
+    # Where it is installed already, there is nothing to offer.
+    model.installed = True
+    Dependencies.offerRadiomicsExtension()
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("agrees", [True, False])
 def test_before_slicer_5_12_packages_are_asked_for_and_installed_by_pip(slicer, monkeypatch, agrees):
     from ImmunoRadiomicsPanel import Dependencies
