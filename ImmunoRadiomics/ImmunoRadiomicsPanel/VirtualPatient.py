@@ -77,7 +77,7 @@ def makeVirtualPatient(
     logic = logic or ImmunoRadiomicsLogic()
     folder = Path(tempfile.mkdtemp(prefix="ImmunoRadiomics-", dir=slicer.app.temporaryPath))
     dialog = slicer.util.createProgressDialog(
-        windowTitle=_("ImmunoRadiomics"), labelText=_("Making a virtual patient"), maximum=100
+        windowTitle=_("ImmunoRadiomics"), labelText=_("Making a virtual patient"), maximum=100, modal=True
     )
     try:
         found = []
@@ -89,7 +89,7 @@ def makeVirtualPatient(
 
         job = Job(work())
         while not job.turn():
-            # The dialog is modal: only its own events matter here.
+            # The dialog is modal: nothing else can be clicked meanwhile.
             slicer.app.processEvents()
             if dialog.wasCanceled:
                 job.cancel()

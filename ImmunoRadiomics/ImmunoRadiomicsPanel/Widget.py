@@ -227,7 +227,9 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showError(self, message: str, log: str = "") -> None:
         """Show what went wrong; the end of the engine's log is behind the details."""
         self.ui.runMessage.text = message
-        slicer.util.errorDisplay(message, windowTitle=_("ImmunoRadiomics"), detailedText=log)
+        # Slicer makes a message with details very wide, even if these are empty.
+        details = {"detailedText": log} if log else {}
+        slicer.util.errorDisplay(message, windowTitle=_("ImmunoRadiomics"), **details)
 
     def guarded(self, slot: Callable[[], None]) -> Callable[..., None]:
         """Return a slot that does nothing while no patient is shown, and shows what the user can mend as a message."""

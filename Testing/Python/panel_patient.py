@@ -27,11 +27,13 @@ def slicer(monkeypatch):
     slicer_stand_in.new_scene(installed)
     slicer_stand_in.slot_errors.clear()
     installed.shown = []
-    monkeypatch.setattr(
-        installed.util,
-        "errorDisplay",
-        lambda text, **more: installed.shown.append((text, more.get("detailedText", ""))),
-    )
+
+    def show(text, windowTitle=None, parent=None, standardButtons=None, **options):
+        # Slicer takes any details, even none, as a reason to make the message very wide.
+        assert options.get("detailedText") != ""
+        installed.shown.append((text, options.get("detailedText", "")))
+
+    monkeypatch.setattr(installed.util, "errorDisplay", show)
     yield installed
     assert slicer_stand_in.slot_errors == []
     slicer_stand_in.remove()

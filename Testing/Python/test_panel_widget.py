@@ -636,6 +636,8 @@ def test_making_a_virtual_patient_can_be_cancelled(panel, slicer, monkeypatch):
 
     def impatient(**options):
         dialog = make(**options)
+        # Slicer's dialog lets everything else be clicked unless it is asked not to.
+        assert dialog.modal
         QProgressDialog.cancel(dialog)
         return dialog
 
