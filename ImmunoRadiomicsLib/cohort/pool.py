@@ -30,7 +30,7 @@ DEATHS = 5
 _DEATHS_AMONG_OTHERS = 2
 _POLL_SECONDS = 0.5
 # A worker is given as many tasks as it should finish in this time, and gives back those that it did not come to.
-_TOGETHER_SECONDS = 0.2
+_TOGETHER_SECONDS = 1.0
 _MOST_TOGETHER = 100
 # The scheduler of a cluster holds tasks until a worker is free, also for workers that have yet to arrive.
 _LEAST_AT_SCHEDULER = 32
