@@ -121,6 +121,9 @@ def test_what_was_trained_on_simulated_patients_says_so_and_never_weighs(identif
     assert "Nested cross-validation" in internal.scheme
     assert card.source("training-table").reference.startswith("sha256:")
     assert bundle.predictor is not None
+    distance = bundle.predictor.model.distance
+    assert distance is not None
+    assert len(distance.held_out) == card.training.patients
     recipe = load_recipe(bundle.predictor.model.recipe)
     assert set(bundle.predictor.model.columns) <= set(fit_columns(recipe, bundle.predictor.model.columns).columns)
     for regions in ("core", "ring-0-5mm", "lungs"):
