@@ -12,6 +12,7 @@ from radiomics_cases import ball, ct, region
 
 from ImmunoRadiomicsLib.errors import InputError
 from ImmunoRadiomicsLib.radiomics import extract, feature_deltas, load_preset, preset_names, software_versions
+from ImmunoRadiomicsLib.radiomics.cache import Cache
 from ImmunoRadiomicsLib.radiomics.ibsi import columns, measure
 from ImmunoRadiomicsLib.radiomics.ibsi.catalogue import AGGREGATIONS, dimensions_of
 from ImmunoRadiomicsLib.radiomics.presets import parse_preset
@@ -126,7 +127,7 @@ def test_extraction_with_processes_cache_and_deltas(tmp_path: Path) -> None:
     kept = sorted(tmp_path.rglob("*.json"))
     assert len(kept) == len(regions)
     for path in kept:
-        path.write_text(path.read_text().replace('"reason": null', '"reason": "read from the cache"'))
+        Cache(tmp_path).write(path.stem, "read from the cache", json.loads(path.read_text())["values"])
     again = extract(volumes, regions, preset, cache=tmp_path)
     assert {item.reason for item in again} == {"read from the cache"}
     deltas = feature_deltas(found, {"baseline": 0, "week8": 56}, "baseline")
