@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..delimited import split_rows, with_decimal_point
+from ..delimited import read_rows, with_decimal_point
 from ..dicom.clinical import COLUMNS as CLINICAL_COLUMNS
 from ..errors import InputError
 
@@ -54,17 +53,7 @@ def read_cohort(path: Path) -> Cohort:
     InputError
         With every problem of the list, with line numbers.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows, decimal_comma = split_rows(stream.read())
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: the file does not exist. Give a CSV table with the columns `patient` and `study`."
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
-        ) from error
+    rows, decimal_comma = read_rows(path, "a CSV table with the columns `patient` and `study`")
     header = [cell.strip() for cell in rows[0]] if rows else []
     lower = [name.lower() for name in header]
     source = next((name for name in _SOURCE_COLUMNS if name in lower), None)

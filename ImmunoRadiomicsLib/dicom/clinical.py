@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime
 import tempfile
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..delimited import split_rows, with_decimal_point
+from ..delimited import read_rows, with_decimal_point
 from ..errors import InputError
 from ..study import Clinical, Study, Timepoint, Treatment, parse_study, save_study
 
@@ -40,13 +39,7 @@ def read_clinical(path: Path) -> dict[str, ClinicalRow]:
     InputError
         With every problem of the table.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows, decimal_comma = split_rows(stream.read())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: the table cannot be read as UTF-8 text ({type(error).__name__}). Save it as CSV in UTF-8."
-        ) from error
+    rows, decimal_comma = read_rows(path, "a CSV table with the column `patient`")
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     problems = []
     if "patient" not in header:
