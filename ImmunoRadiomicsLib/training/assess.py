@@ -25,7 +25,7 @@ from .metrics import (
     net_reclassification,
     roc_curve,
 )
-from .nested import Nested, Optimism
+from .nested import Nested, Optimism, smaller_class
 from .recipes import Recipe
 from .table import Table
 
@@ -299,12 +299,6 @@ def events_per_variable(recipe: Recipe, table: Table) -> tuple[int, int, float]:
     limited = recipe.selection.method != "none"
     variables = min(len(table.columns), recipe.selection.count) if limited else len(table.columns)
     return events, variables, events / max(variables, 1)
-
-
-def smaller_class(table: Table) -> int:
-    """Return the patients with an event or those without one, whichever are fewer; for survival those with one."""
-    events = np.unique(table.groups[table.labels == 1]).size
-    return int(events if table.time is not None else min(events, np.unique(table.groups[table.labels == 0]).size))
 
 
 def sample_size_note(events: int, variables: int, ratio: float) -> str:

@@ -116,14 +116,18 @@ def nested_validation(
 def _count(table: Table, wanted: int) -> int:
     """Return how many outer folds a table allows; survival needs nobody without the event."""
     if table.time is not None:
-        return max(2, min(wanted, np.unique(table.groups[table.labels == 1]).size))
+        return max(2, min(wanted, smaller_class(table)))
     return fold_count(table.labels, table.groups, wanted)
 
 
-def _fewest(table: Table, rows: np.ndarray) -> int:
-    """Return the patients among rows of the class that has fewer; for survival those with an event."""
+def smaller_class(table: Table, rows: np.ndarray | None = None) -> int:
+    """Return the patients with an event or those without one, whichever are fewer; for survival those with one.
+
+    ``rows`` marks those that count (bool), all where it is not given.
+    """
+    groups, labels = (table.groups, table.labels) if rows is None else (table.groups[rows], table.labels[rows])
     classes = (0, 1) if table.time is None else (1,)
-    return min(np.unique(table.groups[rows & (table.labels == value)]).size for value in classes)
+    return min(int(np.unique(groups[labels == value]).size) for value in classes)
 
 
 def _held_out(
@@ -225,7 +229,7 @@ def leave_one_centre_out(
         held = centres == name
         seen = ~held & ~np.isin(table.groups, table.groups[held])
         told = table.labels[held].any() if table.time is not None else len(set(table.labels[held].tolist())) == 2
-        if _fewest(table, seen) >= 2 and told:
+        if smaller_class(table, seen) >= 2 and told:
             pieces.append((name, _Piece(f"centre-{number}", seen, held, seed)))
     found = _held_out(plan, table, [item for _, item in pieces], jobs, keep, progress, "centre")
     figures = {
@@ -282,7 +286,7 @@ def bootstrap_optimism(
             drawn = rng.choice(groups, groups.size)
             rows = np.concatenate([np.flatnonzero(table.groups == item) for item in drawn])
             sample, left = table.rows(rows), ~np.isin(table.groups, drawn)
-            if _fewest(table, ~left) >= 2 and left.any():
+            if smaller_class(table, ~left) >= 2 and left.any():
                 break
         fitted = fit_table(plan, sample, fold_seed(seed, 4, number))
         everyone = fitted.log_odds(table.values, table.harmonised_over)
@@ -334,7 +338,7 @@ def learning_curve(
             place = fold_numbers(table.labels[rest], table.groups[rest], 20, [seed, 5, fold])
             part = rest[place < round(20 * share)]
             seen = np.isin(np.arange(table.labels.size), part)
-            if _fewest(table, seen) >= 2:
+            if smaller_class(table, seen) >= 2:
                 name = f"curve-{share:g}-{fold}"
                 pieces[share].append(_Piece(name, seen, numbers == fold, fold_seed(seed, 0, fold)))
     # A share that is too small for some fold has no point, and its other folds are not worth fitting.
