@@ -81,6 +81,11 @@ class EngineError(RuntimeError):
         self.log = log
 
 
+def messageDetails(log: str) -> dict[str, str]:
+    """Return how a message box takes an engine's log: Slicer makes one with details very wide, even if these are empty."""
+    return {"detailedText": log} if log else {}
+
+
 class ImmunoRadiomicsLogic(ScriptedLoadableModuleLogic):
     """Runs the engine on nodes of the scene. A patient is a parameter node; a scene may hold several.
 

@@ -13,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Jobs import CancelledWork, Job
-from .Logic import EngineError, ImmunoRadiomicsLogic
+from .Logic import EngineError, ImmunoRadiomicsLogic, messageDetails
 from .ParameterNode import ImmunoRadiomicsParameterNode
 from .Timepoints import Role, readRows
 from .Views import showVolume
@@ -100,7 +100,7 @@ def makeVirtualPatient(
     except CancelledWork:
         return None
     except EngineError as error:
-        slicer.util.errorDisplay(str(error), detailedText=error.log)
+        slicer.util.errorDisplay(str(error), **messageDetails(error.log))
         return None
     finally:
         dialog.close()

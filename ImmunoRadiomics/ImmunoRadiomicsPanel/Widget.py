@@ -21,7 +21,7 @@ from .ClinicalSection import ClinicalSection
 from .EngineProcess import EngineProgress, EngineRun
 from .Jobs import CancelledWork, Job, Work
 from .LesionsSection import LesionsSection
-from .Logic import EngineError, ImmunoRadiomicsLogic
+from .Logic import EngineError, ImmunoRadiomicsLogic, messageDetails
 from .Nodes import isBlank, patientNodes, segmentNames
 from .ParameterNode import ImmunoRadiomicsParameterNode
 from .PatientSection import PatientSection
@@ -227,9 +227,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showError(self, message: str, log: str = "") -> None:
         """Show what went wrong; the end of the engine's log is behind the details."""
         self.ui.runMessage.text = message
-        # Slicer makes a message with details very wide, even if these are empty.
-        details = {"detailedText": log} if log else {}
-        slicer.util.errorDisplay(message, windowTitle=_("ImmunoRadiomics"), **details)
+        slicer.util.errorDisplay(message, windowTitle=_("ImmunoRadiomics"), **messageDetails(log))
 
     def guarded(self, slot: Callable[[], None]) -> Callable[..., None]:
         """Return a slot that does nothing while no patient is shown, and shows what the user can mend as a message."""
