@@ -27,7 +27,7 @@ from ..study import Study, load_study
 from ..workspace import code_fingerprint, fingerprint
 from .kept import KEPT_FILE, keep, stamps_of
 from .listing import CohortPatient
-from .memory import needed_bytes
+from .memory import give_back, needed_bytes
 from .stability import PERTURBED_FILE, write_perturbed
 from .summary import write_summary
 
@@ -144,6 +144,8 @@ def run_patient(task: Task) -> Outcome:
         else:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             detail = traceback.format_exc()
+    finally:
+        give_back()
     seconds = time.monotonic() - started
     if not reason:
         return Outcome(task.patient.patient, "done", seconds=seconds)

@@ -8,6 +8,7 @@ import errno
 import gzip
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -33,7 +34,7 @@ from ImmunoRadiomicsLib.cohort import load_cohort, read_cohort, run, work
 from ImmunoRadiomicsLib.cohort.harmonised import Batch
 from ImmunoRadiomicsLib.cohort.kept import KEPT_FILE, is_kept, keep, stamps_of
 from ImmunoRadiomicsLib.cohort.listing import CohortPatient
-from ImmunoRadiomicsLib.cohort.memory import available_bytes, needed_bytes
+from ImmunoRadiomicsLib.cohort.memory import available_bytes, give_back, needed_bytes
 from ImmunoRadiomicsLib.cohort.pool import DaskPool, LocalPool, WorkerDiedError
 from ImmunoRadiomicsLib.cohort.run import _outcomes, _tasks
 from ImmunoRadiomicsLib.cohort.stability import write_perturbed, write_stability
@@ -703,6 +704,22 @@ def test_what_a_library_raises_fails_its_patient_alone_and_in_one_line(
     assert (outcome.status, outcome.stage) == ("failed", "read")
     assert outcome.reason == "BadGzipFile: not a gzipped file"
     assert "Traceback" in (tmp_path / "p" / work.FAILURE_FILE).read_text()
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library does not keep freed memory in this way"
+)
+def test_a_worker_gives_back_what_it_has_freed() -> None:
+    def resident_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    blocks = [bytearray(b"1" * (64 << 10)) for _ in range(3000)]
+    kept = blocks[::30]
+    del blocks
+    before = resident_mib()
+    give_back()
+    assert before - resident_mib() > 150
+    assert all(block[-1] == ord("1") for block in kept)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_tables_alone(
