@@ -1,11 +1,13 @@
 """Points carried through ITK transforms, and back.
 
 Positions are LPS millimetres in the order (x, y, z). A transform maps points of the baseline to points of a time point. An inverse that is
-stored as a displacement field is exact at its nodes only (between them typically to 0.1 mm), so wherever the place of a point matters
+stored as a displacement field is exact at its nodes only (see ``alignment.fields.inverse_field``), so wherever the place of a point matters
 it is inverted here, by iteration on the transform itself.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,8 +15,8 @@ import SimpleITK as sitk
 _PLAIN_STEPS = 14
 _NEWTON_STEPS = 40
 _HALVINGS = 6
-# Far below the spacing of displacement fields, far above rounding.
-_DIFFERENCE_MM = 0.01
+# In mm or voxels: far below the spacing of displacement fields, far above rounding.
+_DIFFERENCE = 0.01
 _LATTICE_MARGIN_MM = 40.0
 
 
@@ -70,7 +72,7 @@ def invert_points(
         best[kept], best_error[kept], best_size[kept] = here[kept], error[kept], size[better]
         # Where the plain step does not halve the error, the map is steep and Newton steps are cheaper.
         active = kept[best_size[kept] > tolerance_mm]
-    _newton(best, best_error, target, transform, tolerance_mm)
+    newton_steps(best, best_error, target, lambda places: transform_points(places, transform), tolerance_mm)
     return best.reshape(array.shape)
 
 
@@ -94,26 +96,33 @@ def _affine_fit(target: np.ndarray, transform: sitk.Transform) -> tuple[np.ndarr
     return matrix, solution[3]
 
 
-def _newton(
-    here: np.ndarray, error: np.ndarray, target: np.ndarray, transform: sitk.Transform, tolerance_mm: float
+def newton_steps(
+    here: np.ndarray,
+    error: np.ndarray,
+    target: np.ndarray,
+    carry: Callable[[np.ndarray], np.ndarray],
+    tolerance: float,
 ) -> None:
-    """Improve ``here`` and its ``error`` in place until every point is carried to its target, or no step helps."""
-    steps = _DIFFERENCE_MM * np.eye(3)
+    """Improve ``here`` and its ``error`` in place until every point is carried to its target, or no step helps.
+
+    All lengths have the unit (mm or voxels) of the positions, arrays (n, 3), that ``carry`` takes and returns.
+    """
+    steps = _DIFFERENCE * np.eye(3)
     stuck = np.zeros(len(here), dtype=bool)
     for _ in range(_NEWTON_STEPS):
-        active = np.flatnonzero((np.linalg.norm(error, axis=1) > tolerance_mm) & ~stuck)
+        active = np.flatnonzero((np.linalg.norm(error, axis=1) > tolerance) & ~stuck)
         if not active.size:
             return
         at = here[active]
-        columns = [(transform_points(at + step, transform) - transform_points(at - step, transform)) for step in steps]
-        jacobian = np.stack(columns, axis=2) / (2.0 * _DIFFERENCE_MM)
+        columns = [carry(at + step) - carry(at - step) for step in steps]
+        jacobian = np.stack(columns, axis=2) / (2.0 * _DIFFERENCE)
         # The pseudo-inverse, because a folded place has no inverse.
         move = (np.linalg.pinv(jacobian, rcond=1e-6) @ error[active][:, :, None])[:, :, 0]
         open_ = np.arange(active.size)
         for halving in range(_HALVINGS):
             rows = active[open_]
             trial = at[open_] - 0.5**halving * move[open_]
-            trial_error = transform_points(trial, transform) - target[rows]
+            trial_error = carry(trial) - target[rows]
             better = np.linalg.norm(trial_error, axis=1) < np.linalg.norm(error[rows], axis=1)
             here[rows[better]], error[rows[better]] = trial[better], trial_error[better]
             open_ = open_[~better]

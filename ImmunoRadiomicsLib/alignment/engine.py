@@ -45,7 +45,9 @@ class Alignment:
     """A follow-up aligned with a baseline.
 
     ``transform`` carries LPS points of the baseline to the follow-up (the direction in which ITK resamples the follow-up on the
-    baseline), ``inverse`` carries points of the follow-up to the baseline. Both are plain ITK transforms.
+    baseline), ``inverse`` carries points of the follow-up to the baseline. Both are plain ITK transforms. Where the map is deformable, ITK
+    cannot hold its exact inverse, so ``inverse`` is good for resampling (see ``inverse_field`` for its error), and
+    ``invert_points(points, transform, inverse)`` carries points back to within 1e-4 mm.
     """
 
     transform: sitk.Transform
@@ -378,7 +380,8 @@ def _between_grids(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray
 def write_transforms(alignment: Alignment, folder: Path, timepoint: str) -> tuple[Path, Path]:
     """Write both directions of an alignment as ``<timepoint>.h5`` and ``<timepoint>_inverse.h5``; return their paths.
 
-    The files are what ITK writes and Slicer opens: LPS points of the baseline to the time point, and back.
+    The files are what ITK writes and Slicer opens: LPS points of the baseline to the time point, and back; back only nearly where
+    the map is deformable (see ``Alignment``).
     """
     paths = folder / f"{timepoint}.h5", folder / f"{timepoint}_inverse.h5"
     for transform, path in zip((alignment.transform, alignment.inverse), paths, strict=True):

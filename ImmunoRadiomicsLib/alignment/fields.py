@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from ..transforms import newton_steps
 from .deform import identity, warp
 from .grids import Grid
 
@@ -34,11 +35,16 @@ def padded(field: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     return wide, Grid(tuple(origin.tolist()), grid.spacing, size)  # type: ignore[arg-type]
 
 
-def inverse_field(field: np.ndarray, *, iterations: int = 60, tolerance: float = 1e-3) -> np.ndarray:
-    """Return the field of the inverse map on the same box (both in voxels), by fixed-point iteration.
+def inverse_field(field: np.ndarray, *, iterations: int = 30, tolerance: float = 1e-4) -> np.ndarray:
+    """Return the field of the inverse map on the same box (both in voxels).
 
-    Each node is iterated until it is carried back to within ``tolerance`` voxels. Where the map is steep the plain iteration
-    (M. Chen 2008, doi:10.1118/1.2816107) overshoots, so the step is halved at nodes whose error grew.
+    Each node is carried back to within ``tolerance`` voxels (1e-3 mm for nodes 10 mm apart), by fixed-point iteration (M. Chen 2008,
+    doi:10.1118/1.2816107). Where the map is steep that overshoots, so the step is halved at nodes whose error grew; nodes that are not
+    there in time are solved by Newton steps. Where the map folds, the nearest place that was found is kept.
+
+    The inverse of a field that is linear between its nodes has its bends elsewhere than at nodes, so between them the result is off: for
+    fields of the alignment with nodes 4.7 mm apart, by 0.01 mm at half of the places in the body, 0.06 mm at the 95th percentile and up to
+    0.5 mm. Where a place matters, ``invert_points`` finds it exactly.
     """
     start = identity(field.shape[1:]).reshape(3, -1)
     result = -field.reshape(3, -1)
@@ -52,10 +58,24 @@ def inverse_field(field: np.ndarray, *, iterations: int = 60, tolerance: float =
         step[size > last] *= 0.5
         result[:, active] -= step * error
         keep = size > tolerance
-        if not keep.any():
-            break
         active, step, last = active[keep], step[keep], size[keep]
+        if not active.size:
+            break
+    else:
+        result[:, active] = _solved(field, start[:, active], result[:, active], tolerance)
     return result.reshape(field.shape)
+
+
+def _solved(field: np.ndarray, nodes: np.ndarray, guess: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return the inverse displacement of some nodes (3, n) from a guess, by Newton steps; all in voxels."""
+
+    def carry(places: np.ndarray) -> np.ndarray:
+        return places + np.stack([warp(item, places.T) for item in field], axis=1)
+
+    target = nodes.T.astype(float)
+    here = target + guess.T
+    newton_steps(here, carry(here) - target, target, carry, tolerance)
+    return (here - target).T
 
 
 def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ImmunoRadiomicsLib.alignment import align, read_transform, transform_points, write_transforms
+from ImmunoRadiomicsLib.alignment import align, invert_points, read_transform, transform_points, write_transforms
 from ImmunoRadiomicsLib.alignment.deform import local_correlation
 from ImmunoRadiomicsLib.alignment.grids import Grid
 from ImmunoRadiomicsLib.alignment.quality import Measured
@@ -182,6 +182,11 @@ def test_both_directions_are_written(scans, aligned, tmp_path):
     points = lung_points(scans[0], 100)
     for path, transform in ((there, aligned.transform), (back, aligned.inverse)):
         assert np.abs(transform_points(points, read_transform(path)) - transform_points(points, transform)).max() < 1e-3
+    kept, nearly = read_transform(there), read_transform(back)
+    carried = transform_points(points, kept)
+    assert np.abs(invert_points(carried, kept, nearly) - points).max() < 1e-3
+    # The stored way back alone: exact at its nodes, and linear between them.
+    assert np.median(np.linalg.norm(transform_points(carried, nearly) - points, axis=1)) < 0.1
 
 
 @pytest.mark.slow
