@@ -31,7 +31,7 @@ from .Section import Shown, guard
 from .SegmentationSection import SegmentationSection
 from .Timepoints import readRows, timepointNames
 from .TimepointsSection import TimepointsSection
-from .Views import takeAllBack
+from .Views import interpolateAsEstimated, takeAllBack
 
 _POLL_MS = 100
 _TURN_MS = 10
@@ -93,6 +93,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        # A scene may have been opened before the panel was there to hear of it.
+        interpolateAsEstimated()
         self.initializeParameterNode()
 
     def section(self, kind: type) -> Any:
@@ -139,8 +141,9 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
-        """Show the patients of a scene that was opened, every scan where it was acquired."""
+        """Show the patients of a scene that was opened, every scan where it was acquired and carried as the engine carries it."""
         takeAllBack()
+        interpolateAsEstimated()
         if not self.parent.isEntered:
             return
         shown = self.parameters.parameterNode if self.parameters is not None else None

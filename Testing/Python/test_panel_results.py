@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
@@ -25,6 +26,9 @@ from panel_patient import (  # noqa: F401
     texts,
     wait,
 )
+
+from ImmunoRadiomicsLib.alignment import read_transform
+from ImmunoRadiomicsLib.transforms import transform_points
 
 
 def cards(panel) -> list[str]:
@@ -138,6 +142,30 @@ def test_a_saved_and_reopened_scene_shows_the_same(panel, slicer, prepared, tmp_
     assert {"flags.csv", "lesions.csv", "features.csv", "report.html"} <= {item.name for item in written}
     again.ui.showAlignedButton.click()
     assert slicer.shown == []
+    again.cleanup()
+
+
+@pytest.mark.parametrize("opened_first", [False, True])
+def test_a_reopened_scene_carries_places_as_the_engine_does(panel, slicer, prepared, tmp_path, opened_first):
+    analyzed(panel, prepared)
+    path = tmp_path / "saved.mrb"
+    assert slicer.mrmlScene.WriteToMRB(str(path), None, slicer.vtkMRMLMessageCollection())
+    panel.cleanup()
+    slicer_stand_in.new_scene(slicer)
+    again = None if opened_first else new_panel(slicer)
+    slicer_stand_in.read_bundle(slicer, path, tmp_path / "cache")
+    again = again or new_panel(slicer)
+    truth = read_transform(prepared / "out" / "transforms" / "followup-1.h5")
+    points = np.random.default_rng(3).uniform((-150, -110, -140), (150, 110, 140), (100, 3))
+    to_ras = np.array([-1.0, -1.0, 1.0])
+    there = transform_points(points, truth)
+    node = slicer.util.getNode("P001 followup-1 to baseline")
+    for general, begin, end in (
+        (node.GetTransformFromParent(), points, there),
+        (node.GetTransformToParent(), there, points),
+    ):
+        carried = np.array([general.TransformPoint((point * to_ras).tolist()) for point in begin]) * to_ras
+        assert np.abs(carried - end).max() < 1e-3
     again.cleanup()
 
 
