@@ -2,7 +2,8 @@
 
 Only geometry speaks: every contour is carried to the space of the reference time point and compared there by overlap,
 distance between surfaces, distance between centres and size. Names and order of the segments play no part, except that
-a lesion is called after the segment in which it first appears.
+a lesion is called after the segment in which it first appears, and after its time point too where an earlier one has a
+segment of that name: `L1`, `L1 (followup-1)`.
 
 Time points are taken in the order of their dates. A lesion is looked for where it was last seen. First an optimal
 assignment links each contour with at most one lesion; then what is left over tells the events: a lesion left over that
@@ -13,7 +14,7 @@ it, any other lesion left over has vanished and any other contour is new.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,14 +200,13 @@ def follow(
     """
     rules = settings or Settings()
     lives: list[_Life] = []
-    names: set[str] = set()
     problems = _problems_of(edits, scans)
-    for scan in scans:
+    for scan, ids in zip(scans, _ids(scans), strict=True):
         if not scan.readable:
             for life in lives:
                 life.sightings.append(Sighting(scan.timepoint, "not evaluated", "not evaluated"))
             continue
-        links = _Links(lives, scan, rules)
+        links = _Links(lives, scan, ids, rules)
         problems += links.enter([edit for edit in edits if edit.timepoint == scan.timepoint])
         links.assign()
         links.place_fragments()
@@ -214,12 +214,33 @@ def follow(
         links.record(baseline)
         first: LesionEvent = "baseline" if scan.timepoint == baseline else "present" if scan is scans[0] else "new"
         for parts in links.unclaimed():
-            life = _Life(_unique(parts[0].name, names), _union(parts))
+            life = _Life(ids[parts[0].name], _union(parts))
             life.sightings.append(Sighting(scan.timepoint, "measured", first, tuple(item.name for item in parts)))
             lives.append(life)
     if problems:
         raise InputError(problems)
     return tuple(_finished(life, scans) for life in lives)
+
+
+def _ids(scans: Sequence[Scan]) -> list[dict[str, str]]:
+    """Return, for each scan, what a lesion is called that is first seen there, by the name of its segment.
+
+    The names of the segments up to that scan alone decide, and not which lesions are first seen in them: so no link of another lesion
+    and no later scan can give an id to another lesion.
+    """
+    taken: set[str] = set()
+    result = []
+    for scan in scans:
+        own = {}
+        # Names that are free come first, so that none of them is lost to a name that is made up.
+        for name in sorted((item.name for item in scan.contours), key=lambda name: (name in taken, name)):
+            identity = name
+            while identity in taken:
+                identity += f" ({scan.timepoint})"
+            taken.add(identity)
+            own[name] = identity
+        result.append(own)
+    return result
 
 
 def _problems_of(edits: Sequence[LesionLink], scans: Sequence[Scan]) -> list[str]:
@@ -265,8 +286,9 @@ def _finished(life: _Life, scans: Sequence[Scan]) -> Track:
 class _Links:
     """The links between the lesions known so far and the contours of one time point, while they are being found."""
 
-    def __init__(self, lives: Sequence[_Life], scan: Scan, rules: Settings) -> None:
+    def __init__(self, lives: Sequence[_Life], scan: Scan, ids: Mapping[str, str], rules: Settings) -> None:
         self.scan = scan
+        self.ids = ids
         self.rules = rules
         # An order that depends on places alone makes the result independent of the order of the segments.
         self.lives = sorted(lives, key=lambda life: _place(life.last))
@@ -289,38 +311,59 @@ class _Links:
         problems = []
         known = {life.id: i for i, life in enumerate(self.lives)}
         places = {item.name: j for j, item in enumerate(self.contours)}
+        # A lesion that is first seen here goes by the name of its segment too.
+        firsts = places | {self.ids[name]: j for name, j in places.items()}
+        claims: dict[int, list[int]] = {}
+        sharers: dict[int, list[int]] = {}
         for edit in dict.fromkeys(edits):
             j = places.get(edit.segment)
             if j is None:
                 continue
-            i = known.get(edit.lesion) if edit.lesion is not None else None
-            host = next((h for h, claimed in self.main.items() if claimed == j), None)
-            if edit.lesion is None or (i is None and edit.lesion == edit.segment):
+            i = None if edit.lesion is None else known.get(edit.lesion)
+            first = j if edit.lesion is None else firsts.get(edit.lesion)
+            if i is not None:
+                claims.setdefault(i, []).append(j)
+                sharers.setdefault(j, []).append(i)
+            elif first == j:
                 self.alone.add(j)
-            elif i is None and edit.lesion in places:
-                self.alone.update((j, places[edit.lesion]))
-                if self._head(places[edit.lesion]) != j:
-                    self.joined[j] = places[edit.lesion]
-            elif i is None:
+            elif first is not None:
+                self.alone.update((j, first))
+                if self._head(first) != j:
+                    self.joined[j] = first
+            else:
                 problems.append(
                     f"links: there is no lesion `{edit.lesion}` before {self.scan.timepoint}; known are {_listed(known)}. "
                     f"Correct or remove the link of `{edit.segment}`."
                 )
-            elif host is not None and i in self.main:
+        problems += self._share(claims, sharers)
+        return problems + self._join()
+
+    def _share(self, claims: Mapping[int, Sequence[int]], sharers: Mapping[int, Sequence[int]]) -> list[str]:
+        """Give lesions the contours that a person linked with them, in whatever order, and say which cannot be shared.
+
+        ``claims`` are the contours of each lesion, ``sharers`` the lesions of each contour.
+        """
+        problems = []
+        for j, sharing in sharers.items():
+            host, *partners = sorted(sharing, key=lambda i: (-self.lives[i].last.volume_ml, i))
+            busy = next((i for i in (host, *partners) if partners and len(claims[i]) > 1), None)
+            if busy is not None:
+                other = next(i for i in (host, *partners) if i != busy)
                 problems.append(
-                    f"links: at {self.scan.timepoint} `{edit.lesion}` has a segment of its own and shares `{edit.segment}` with "
-                    f"`{self.lives[host].id}`. Keep one of the links."
+                    f"links: at {self.scan.timepoint} `{self.lives[busy].id}` has a segment of its own and shares "
+                    f"`{self.contours[j].name}` with `{self.lives[other].id}`. Keep one of the links."
                 )
-            elif host is not None:
+                continue
+            for i in partners:
                 self.merged[i] = host
                 self.confidence[i] = 1.0
-            elif i in self.main:
-                self.extra.setdefault(i, []).append(j)
-            else:
-                self.main[i] = j
-                self.confidence[i] = 1.0
-                self.edited.add(i)
-        return problems + self._join()
+            if host not in self.main:
+                self.main[host], *more = sorted(claims[host])
+                self.confidence[host] = 1.0
+                self.edited.add(host)
+                if more:
+                    self.extra[host] = more
+        return problems
 
     def _join(self) -> list[str]:
         """Give what is joined with a contour that was linked with a lesion to that lesion, and say which joins cannot be."""
@@ -538,13 +581,3 @@ def _union(parts: Sequence[Contour]) -> Contour:
 
 def _place(item: Contour) -> tuple[float, ...]:
     return (*np.round(item.centre, 3).tolist(), item.volume_ml)
-
-
-def _unique(name: str, names: set[str]) -> str:
-    """Return a name that no other lesion has: `L1`, then `L1-2`, `L1-3`."""
-    candidate, number = name, 1
-    while candidate in names:
-        number += 1
-        candidate = f"{name}-{number}"
-    names.add(candidate)
-    return candidate

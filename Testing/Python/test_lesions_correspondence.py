@@ -213,11 +213,11 @@ def test_ids_are_unique_and_stay():
         Scan("followup-2", (at("L1", 60.0), at("L2", 120.0))),
     ]
     tracks = {track.id: track for track in follow(scans, "baseline")}
-    assert set(tracks) == {"L1", "L2", "L1-2"}
+    assert set(tracks) == {"L1", "L2", "L1 (followup-1)"}
     assert events(tracks["L1"]) == ["baseline", "present", "vanished"]
     assert events(tracks["L2"]) == ["baseline", "vanished", "present"]
     assert "seen again" in tracks["L2"].at("followup-2").check
-    assert events(tracks["L1-2"]) == ["absent", "new", "present"]
+    assert events(tracks["L1 (followup-1)"]) == ["absent", "new", "present"]
 
 
 def test_merged_partners_come_apart_again():
