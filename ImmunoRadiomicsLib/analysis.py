@@ -64,12 +64,26 @@ class AlignmentRecord:
 
 
 @dataclass(frozen=True)
+class LocalFit:
+    """How well two aligned scans lie on each other around one place.
+
+    ``correlation`` (0 to 1) is their local correlation. ``shift_mm`` is how far the follow-up would have to be moved there to
+    fit clearly better, 0 where it fits best as it lies. Both are None where the scans share no structure to judge by.
+    """
+
+    correlation: float | None
+    shift_mm: float | None
+
+
+@dataclass(frozen=True)
 class LesionObservation:
     """One lesion at one time point.
 
     ``segments`` are the names in that time point's segmentation (several where a lesion has split). ``merged_into`` is
     the id of the lesion that carries the conglomerate's measurements. ``confidence`` (0 to 1) is that of the link to
-    the lesion's earlier observation. ``check`` is set, with a reason, where a person should look.
+    the lesion's earlier observation. ``check`` is set, with a reason, where a person should look. ``local_alignment`` (0 to 1)
+    is the local correlation with the aligned baseline, ``local_shift_mm`` how far this scan would have to be moved to fit clearly
+    better there, 0 where it fits best as it lies; None where that cannot be judged.
     """
 
     timepoint: str
@@ -92,6 +106,7 @@ class LesionObservation:
     centroid_lps_mm: Point | None = None
     centroid_reference_lps_mm: Point | None = None
     local_alignment: float | None = None
+    local_shift_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +201,8 @@ class FeatureDelta:
     values: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     # The natural logarithm of later over earlier; None where they have no common sign.
     log_ratios: dict[str, float | None] = field(default_factory=dict)
-    # Why the change is to be read with care although it could be measured: the scans do not lie well on each other at this lesion.
+    # Why the change is to be read with care although it could be measured: the scans do not lie well on each other at this lesion,
+    # or how well they do could not be judged.
     caution: str | None = None
 
 

@@ -33,6 +33,7 @@ from .analysis import (
     Features,
     Flag,
     Lesion,
+    LocalFit,
     LungChange,
     LungMeasures,
     Provenance,
@@ -55,7 +56,7 @@ from .images import (
     write_volume,
 )
 from .inputs import Inputs, read_inputs
-from .lesions.find import LOW_LOCAL_ALIGNMENT
+from .lesions.find import misfit
 from .lesions.lung_change import lung_change
 from .lesions.names import is_organ
 from .lesions.regions import NARROW_RING_MM, RINGS_MM
@@ -519,10 +520,10 @@ class _Run:
         }
 
     def _withheld(self, delta: FeatureDelta) -> FeatureDelta:
-        """Empty a change that rests on a failed alignment; flag that of a lesion where the scans do not lie well on each other."""
+        """Empty a change that rests on a failed alignment; flag that of a lesion where the scans may not lie well on each other."""
         timepoints = {delta.earlier, delta.later} - {self.study.baseline.name}
         if timepoints <= set(self.transforms):
-            return replace(delta, caution=_caution(delta, self.lesions))
+            return replace(delta, caution=_caution(delta, self.lesions, self.study.baseline.name))
         reason = f"{', '.join(sorted(timepoints - set(self.transforms)))} could not be aligned with the baseline"
         return replace(delta, reason=reason, values={}, log_ratios={})
 
@@ -740,16 +741,19 @@ class _Run:
         return [(key, value) for key, value in self.hashes.items() if key.startswith(f"{timepoint.name}.")]
 
 
-def _caution(delta: FeatureDelta, lesions_found: Sequence[Lesion]) -> str | None:
-    """Say where the scans do not lie well on each other at the lesion of a change."""
+def _caution(delta: FeatureDelta, lesions_found: Sequence[Lesion], baseline: str) -> str | None:
+    """Say where the scans do not lie well on the baseline at the lesion of a change, or where that could not be judged."""
     lesion = next((item for item in lesions_found if item.id == delta.lesion), None)
     seen = [] if lesion is None else [lesion.at(delta.earlier), lesion.at(delta.later)]
-    poor = [
-        f"{item.timepoint} does not lie well on the baseline here (local correlation {item.local_alignment:.2f})"
+    doubts = [
+        f"{item.timepoint}: {doubt}"
         for item in seen
-        if item is not None and item.local_alignment is not None and item.local_alignment < LOW_LOCAL_ALIGNMENT
+        if item is not None
+        and item.timepoint != baseline
+        and item.status in ("measured", "too small")
+        and (doubt := misfit(LocalFit(item.local_alignment, item.local_shift_mm))) is not None
     ]
-    return "; ".join(poor) or None
+    return "; ".join(doubts) or None
 
 
 def _cpu_seconds() -> float:

@@ -25,7 +25,8 @@ class Measured:
     """The quality figures, and the local correlation map they come from (z, y, x on ``grid``, with its structure weight).
 
     ``comparable`` is where both scans show the body; ``overlap`` is its share of the smaller body. ``remaining_mm`` is how far an alignment of
-    the aligned scans would still carry points inside the lungs, or else the body (median).
+    the aligned scans would still carry points inside the lungs, or else the body (median). ``baseline`` and ``followup`` are the aligned
+    scans themselves, in HU.
     """
 
     quality: AlignmentQuality
@@ -35,6 +36,8 @@ class Measured:
     comparable: np.ndarray
     overlap: float
     remaining_mm: float | None
+    baseline: np.ndarray
+    followup: np.ndarray
 
     @property
     def telling(self) -> np.ndarray:
@@ -116,7 +119,7 @@ def measure(
         maximum_displacement_mm=float(lengths[region].max()) if region.any() else None,
     )
     left = remaining(fixed, moved, region, lungs if has_lungs and lungs.any() else region)
-    return Measured(quality, grid, correlation, structure, region, overlap, left)
+    return Measured(quality, grid, correlation, structure, region, overlap, left, fixed.values, moved.values)
 
 
 def remaining(fixed: Scan, moved: Scan, comparable: np.ndarray, judged: np.ndarray) -> float | None:

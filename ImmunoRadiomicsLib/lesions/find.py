@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from ..analysis import Lesion, LesionObservation, LungMeasures, Point
+from ..analysis import Lesion, LesionObservation, LocalFit, LungMeasures, Point
 from ..images import LUNG_LABELS, RegionMask, Segmentation, segmentation_from_arrays
 from ..organs import is_node
 from ..progress import Progress, part, silent
@@ -33,8 +33,8 @@ from .propagation import propagate
 from .regions import RINGS_MM, OrganProposal, lesion_regions, lung_region, propose_organ, region_problem, within
 from .roles import Candidate, propose_roles
 
-LocalAlignment = Callable[[str, Point, float], float | None]
-"""Answers, for a time point, a position of the reference (LPS) and a radius in mm, the local correlation of the images there."""
+LocalAlignment = Callable[[str, Point, float], LocalFit]
+"""Answers, for a time point, a position of the reference (LPS) and a radius in mm, how well the images lie on each other there."""
 
 Source = Literal["given", "propagated"]
 
@@ -339,16 +339,16 @@ def _observation(
     largest: Measurement = max(fragments, key=lambda item: item.long_axis_mm)
     reference = invert_points(np.array([total.centroid_lps_mm]), visit.transform)[0]
     place: Point = (float(reference[0]), float(reference[1]), float(reference[2]))
-    quality = None
+    fit = None
     if local_alignment is not None and visit.transform is not None:
         radius = 0.5 * total.long_axis_mm + 10.0
-        quality = local_alignment(visit.timepoint.name, place, radius)
+        fit = local_alignment(visit.timepoint.name, place, radius)
     notes = [sighting.check] if sighting.check else []
     notes += [visit.checks[name] for name in sighting.segments if name in visit.checks]
     if len(fragments) == 1 and total.parts > 1:
         notes.append(f"its contour has {total.parts} separate pieces; the diameters are those of the longest")
-    if quality is not None and quality < LOW_LOCAL_ALIGNMENT:
-        notes.append(f"the scans do not lie well on each other here (local correlation {quality:.2f})")
+    if fit is not None and (doubt := misfit(fit)) is not None:
+        notes.append(doubt)
     return LesionObservation(
         timepoint=sighting.timepoint,
         status="too small" if total.voxels < _FEWEST_VOXELS else "measured",
@@ -368,8 +368,21 @@ def _observation(
         short_axis_ends_lps_mm=largest.short_axis_ends_lps_mm,
         centroid_lps_mm=total.centroid_lps_mm,
         centroid_reference_lps_mm=place,
-        local_alignment=quality,
+        local_alignment=fit.correlation if fit is not None else None,
+        local_shift_mm=fit.shift_mm if fit is not None else None,
     )
+
+
+def misfit(fit: LocalFit) -> str | None:
+    """Say why a scan may not lie well on the baseline at a lesion; None where it does."""
+    if fit.correlation is None:
+        return "it could not be judged whether this scan lies well on the baseline here: the two share no structure"
+    figures = f"local correlation {fit.correlation:.2f}"
+    if fit.shift_mm:
+        figures += f", better when moved by {fit.shift_mm:.0f} mm"
+    elif fit.correlation >= LOW_LOCAL_ALIGNMENT:
+        return None
+    return f"this scan does not lie well on the baseline here ({figures})"
 
 
 def _without_measurement(

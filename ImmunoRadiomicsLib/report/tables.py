@@ -49,6 +49,7 @@ LESION_COLUMNS = (
     "y_lps_mm",
     "z_lps_mm",
     "local_alignment",
+    "local_shift_mm",
     "long_axis_change_mm",
     "long_axis_change_percent",
     "short_axis_change_mm",
@@ -163,6 +164,7 @@ def _lesion_rows(findings: Findings) -> Iterator[tuple[Cell, ...]]:
                 seen.slice_index,
                 *(_number(value) for value in centre),
                 _number(seen.local_alignment),
+                _number(seen.local_shift_mm),
                 *changes,
             )
 

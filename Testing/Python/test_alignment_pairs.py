@@ -120,7 +120,7 @@ def test_noise_of_flat_tissue_says_nothing_about_a_faint_lesion_that_lies_well()
     first, other = (np.float32(lesion + rng.normal(0.0, 20.0, shape)) for _ in range(2))
     correlation, structure = local_correlation(first, other)
     grid = Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), shape)
-    measured = Measured(None, grid, correlation, structure, np.ones(shape, dtype=bool), 1.0, None)
+    measured = Measured(None, grid, correlation, structure, np.ones(shape, dtype=bool), 1.0, None, first, other)
     telling = measured.telling
     assert (telling[distance > 12.0] == 0.0).all()
     assert (correlation * telling).sum() / telling.sum() > 0.85

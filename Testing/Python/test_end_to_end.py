@@ -416,22 +416,31 @@ def test_a_users_transform_links_and_ignored_segments_are_honoured(demo: Path, t
     assert apart.observations[-1].event == "new"
 
 
-@pytest.mark.parametrize(("correlation", "flagged"), [(None, False), (0.93, False), (0.31, True)])
+@pytest.mark.parametrize(
+    ("correlation", "shift_mm", "said"),
+    [
+        (None, None, "could not be judged"),
+        (0.93, 0.0, None),
+        (0.31, 0.0, "local correlation 0.31"),
+        (0.73, 7.6, "better when moved by 8 mm"),
+    ],
+)
 def test_the_change_of_a_badly_aligned_lesion_is_flagged(
-    analysis: Analysis, correlation: float | None, flagged: bool
+    analysis: Analysis, correlation: float | None, shift_mm: float | None, said: str | None
 ) -> None:
-    delta = next(item for item in analysis.deltas if item.lesion is not None and item.values)
+    delta = next(item for item in analysis.deltas if item.lesion and item.values and item.later != analysis.baseline)
     assert all(item.caution is None for item in analysis.deltas)
     lesion = next(item for item in analysis.lesions if item.id == delta.lesion)
     seen = tuple(
-        replace(item, local_alignment=correlation) if item.timepoint == delta.later else item
+        replace(item, local_alignment=correlation, local_shift_mm=shift_mm) if item.timepoint == delta.later else item
         for item in lesion.observations
     )
-    caution = pipeline._caution(delta, [replace(lesion, observations=seen)])
-    assert (caution is not None) == flagged
-    if caution is not None:
-        assert delta.later in caution
-        assert "0.31" in caution
+    caution = pipeline._caution(delta, [replace(lesion, observations=seen)], analysis.baseline)
+    if said is None:
+        assert caution is None
+    else:
+        assert caution.startswith(f"{delta.later}: ")
+        assert said in caution
 
 
 @pytest.mark.parametrize("name", ["models", "presets"])
@@ -446,14 +455,15 @@ def test_changes_are_flagged_where_scans_do_not_lie_well_and_withheld_where_an_a
     seen = [
         LesionObservation("baseline", "measured", "baseline"),
         LesionObservation("followup-1", "measured", "present", local_alignment=0.31),
-        LesionObservation("followup-2", "measured", "present", local_alignment=0.84),
+        LesionObservation("followup-2", "measured", "present", local_alignment=0.84, local_shift_mm=0.0),
         LesionObservation("followup-3", "measured", "present"),
+        LesionObservation("followup-4", "measured", "present"),
     ]
     lesion = Lesion("L1", "lung", "given", "target", "given", False, tuple(seen))
     run = SimpleNamespace(
         study=SimpleNamespace(baseline=SimpleNamespace(name="baseline")),
         lesions=(lesion,),
-        transforms={"followup-1": None, "followup-2": None},
+        transforms={"followup-1": None, "followup-2": None, "followup-4": None},
     )
 
     def change(earlier: str, later: str, of: str | None = "L1") -> FeatureDelta:
@@ -461,7 +471,10 @@ def test_changes_are_flagged_where_scans_do_not_lie_well_and_withheld_where_an_a
         return pipeline._Run._withheld(run, made)
 
     poor = change("baseline", "followup-1")
-    assert "followup-1 does not lie well" in poor.caution
+    assert poor.caution.startswith("followup-1: this scan does not lie well")
+    unjudged = change("baseline", "followup-4")
+    assert unjudged.caution.startswith("followup-4: it could not be judged")
+    assert unjudged.values
     assert poor.values
     assert "0.31" in change("followup-1", "followup-2").caution
     assert change("baseline", "followup-2").caution is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ImmunoRadiomicsLib.analysis import LocalFit
 from ImmunoRadiomicsLib.images import segmentation_from_arrays
 from ImmunoRadiomicsLib.lesions import find
 from ImmunoRadiomicsLib.lesions.find import lesion_segments
@@ -179,6 +181,21 @@ def test_a_lesion_first_seen_at_a_follow_up_is_carried_on():
         guess = found.segmentations[after].array(lesion.id)
         assert 2.0 * (own & guess).sum() / (own.sum() + guess.sum()) >= 0.7
     assert any("from baseline and earlier" in warning for warning in found.warnings)
+
+
+def test_a_lesion_says_where_its_alignment_could_not_be_judged_or_is_off():
+    study, volumes, drawn, anatomies, transforms, _, after = scans_with_a_late_segmentation(1)
+    del transforms[after]
+    fits = iter([LocalFit(None, None), LocalFit(0.8, 8.2), LocalFit(0.9, 0.0)])
+    fits = itertools.chain(fits, itertools.repeat(LocalFit(0.9, 0.0)))
+    found = find(study, volumes, drawn, anatomies, transforms, local_alignment=lambda *_: next(fits))
+    assert {lesion.at("baseline").check for lesion in found.lesions} == {None}
+    first, second, *others = (lesion.at("earlier") for lesion in found.lesions)
+    assert (first.local_alignment, first.local_shift_mm) == (None, None)
+    assert "could not be judged whether this scan lies well" in first.check
+    assert (second.local_alignment, second.local_shift_mm) == (0.8, 8.2)
+    assert "better when moved by 8 mm" in second.check
+    assert not any("on the baseline" in (item.check or "") for item in others)
 
 
 def test_a_lesion_that_was_not_carried_over_is_not_called_gone():
