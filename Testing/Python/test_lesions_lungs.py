@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ImmunoRadiomicsLib.images import LUNG_LABELS, Anatomy, segmentation_from_arrays
+from ImmunoRadiomicsLib.lesions.chest_wall import consolidations, lines_between
 from ImmunoRadiomicsLib.lesions.lungs import measure_lungs, segment_anatomy
 from ImmunoRadiomicsLib.lesions.names import is_airway, is_organ, lung_part
+from ImmunoRadiomicsLib.simulation import Motion, Scenario, TimepointPlan, simulate_patient
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "images"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared real images are not beside this checkout")
@@ -286,6 +290,48 @@ def test_a_lesion_that_is_named_like_an_organ_is_none():
     assert found.confidence == alone.confidence
     taken = sitk.GetArrayFromImage(segment_anatomy(ct, drawn).image)
     assert not np.array_equal(taken, sitk.GetArrayViewFromImage(alone.image))
+
+
+def test_consolidation_at_the_chest_wall_is_lung_and_fluid_is_not():
+    start = datetime.date(2024, 1, 10)
+    later = TimepointPlan("followup-1", start + datetime.timedelta(60), Motion(), 1000.0, 500.0)
+    scenario = Scenario((TimepointPlan("baseline", start), later), (), treatment_start=start)
+    scan = simulate_patient(31, size="small", scenario=scenario).at("followup-1")
+    known = np.isin(sitk.GetArrayFromImage(scan.anatomy), LUNG_LABELS)
+    hu = sitk.GetArrayFromImage(scan.ct)
+    found = segment_anatomy(scan.ct)
+    lungs = np.isin(sitk.GetArrayViewFromImage(found.image), LUNG_LABELS)
+    assert dice(lungs, known) >= 0.945
+    # The border with the wall is inferred, and said to be.
+    assert found.confidence < 1.0
+    assert any("consolidated" in warning for warning in found.warnings)
+    solid = ndimage.binary_opening(known & (hu > -100), iterations=2)
+    assert lungs[solid].mean() > 0.4
+    wet = hu.copy()
+    # An exudate: DOI 10.1016/j.clinsp.2024.100398.
+    wet[solid] = np.random.default_rng(3).normal(15.0, 14.0, int(solid.sum())).round()
+    ct = sitk.GetImageFromArray(wet)
+    ct.CopyInformation(scan.ct)
+    fluid = segment_anatomy(ct)
+    assert not any("consolidated" in warning for warning in fluid.warnings)
+    assert np.isin(sitk.GetArrayViewFromImage(fluid.image), LUNG_LABELS)[solid].mean() < 0.5 * lungs[solid].mean()
+
+
+def test_no_consolidation_without_a_rib_cage():
+    values, truth = chest()
+    values[values > 180.0] = 40.0
+    assert not consolidations(truth, values, (2.0, 2.0, 2.0)).any()
+    assert not consolidations(np.ones_like(truth), values, (2.0, 2.0, 2.0)).any()
+
+
+def test_lines_that_meet_lung_or_the_wall():
+    lungs, wall, asked = (np.zeros((9, 9, 9), dtype=bool) for _ in range(3))
+    asked[4, 4, 4] = True
+    lungs[:, :, 1], wall[:, :, 7] = True, True
+    assert lines_between(asked, lungs, (1.0, 1.0, 1.0), 6.0).tolist() == [0]
+    # The line across, and the eight that are oblique to it, lead from the sheet of lung to the wall.
+    assert lines_between(asked, lungs, (1.0, 1.0, 1.0), 6.0, wall).tolist() == [9]
+    assert lines_between(asked, lungs, (1.0, 1.0, 1.0), 2.0, wall).tolist() == [0]
 
 
 def test_densities_of_known_lungs():
