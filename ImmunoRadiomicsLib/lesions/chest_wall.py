@@ -63,7 +63,7 @@ def consolidations(labels: np.ndarray, values: np.ndarray, spacing: tuple[float,
     near, hu = labels[rows], values[rows]
     lungs = np.isin(near, LUNG_LABELS)
     rays = _Rays.around(near, spacing)
-    found = rays.wall(lungs, hu > BONE_HU)
+    found = rays.wall(lungs, hu > BONE_HU, near != 0)
     if found is None:
         return result
     ends, wall = found
@@ -181,8 +181,11 @@ class _Rays:
         ray = np.rint(np.rad2deg(np.arctan2(dy, dx)) / DEGREES).astype(int) % angles.size
         return cls(y.clip(0, height - 1), x.clip(0, width - 1), inside, ray, np.hypot(dy, dx), angles, step, spacing[0])
 
-    def wall(self, lungs: np.ndarray, bone: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return where lung ends and where the wall is, in mm per slice and ray, NaN where not known; None without a cage."""
+    def wall(self, lungs: np.ndarray, bone: np.ndarray, patient: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return where lung ends and where the wall is, in mm per slice and ray, NaN where not known; None without a cage.
+
+        A ray on which the image ends inside the patient does not know: the ribs may lie beyond.
+        """
         lung = lungs[:, self.rows, self.columns] & self.inside
         samples = np.arange(lung.shape[2])
         last = np.where(lung, samples, -1).max(axis=2)
@@ -192,7 +195,9 @@ class _Rays:
         # A ray that passes between two ribs meets an arm or the shoulder blade: its neighbours know better.
         window = (2 * round(10.0 / self.slice_mm) + 1, 2 * round(4.0 / DEGREES) + 1)
         ribs = ndimage.minimum_filter(ribs, window, mode=("nearest", "wrap"))
-        seen = np.isfinite(ribs) & np.isfinite(ends)
+        end = self.inside.sum(axis=1) - 1
+        whole = ~patient[:, self.rows[np.arange(end.size), end], self.columns[np.arange(end.size), end]]
+        seen = np.isfinite(ribs) & np.isfinite(ends) & whole
         gap = np.where(seen, np.where(seen, ribs, 0.0) - np.where(seen, ends, 0.0), np.inf)
         seen &= (gap > 0.0) & (gap < DEPTH_MM)
         if np.count_nonzero(seen) < 500:

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ImmunoRadiomicsLib.images import LUNG_LABELS, Anatomy, segmentation_from_arrays
 from ImmunoRadiomicsLib.lesions.chest_wall import consolidations, lines_between
+from ImmunoRadiomicsLib.lesions.geometry import bounding_box
 from ImmunoRadiomicsLib.lesions.lungs import measure_lungs, segment_anatomy
 from ImmunoRadiomicsLib.lesions.names import is_airway, is_organ, lung_part
 from ImmunoRadiomicsLib.simulation import Motion, Scenario, TimepointPlan, simulate_patient
@@ -296,7 +297,8 @@ def test_consolidation_at_the_chest_wall_is_lung_and_fluid_is_not():
     start = datetime.date(2024, 1, 10)
     later = TimepointPlan("followup-1", start + datetime.timedelta(60), Motion(), 1000.0, 500.0)
     scenario = Scenario((TimepointPlan("baseline", start), later), (), treatment_start=start)
-    scan = simulate_patient(31, size="small", scenario=scenario).at("followup-1")
+    patient = simulate_patient(31, size="small", scenario=scenario)
+    scan = patient.at("followup-1")
     known = np.isin(sitk.GetArrayFromImage(scan.anatomy), LUNG_LABELS)
     hu = sitk.GetArrayFromImage(scan.ct)
     found = segment_anatomy(scan.ct)
@@ -315,6 +317,11 @@ def test_consolidation_at_the_chest_wall_is_lung_and_fluid_is_not():
     fluid = segment_anatomy(ct)
     assert not any("consolidated" in warning for warning in fluid.warnings)
     assert np.isin(sitk.GetArrayViewFromImage(fluid.image), LUNG_LABELS)[solid].mean() < 0.5 * lungs[solid].mean()
+    # Where the image ends inside the chest, the ribs lie beyond it.
+    healthy = patient.at("baseline")
+    z, y, x = bounding_box(np.isin(sitk.GetArrayViewFromImage(healthy.anatomy), LUNG_LABELS))
+    part = healthy.ct[x.start + 4 : (x.start + x.stop) // 2, y.start + 4 : y.stop - 4, z.start + 8 : z.stop - 8]
+    assert not any("consolidated" in warning for warning in segment_anatomy(part).warnings)
 
 
 def test_no_consolidation_without_a_rib_cage():
