@@ -23,6 +23,8 @@ from .trees import Branches, draw_coverage, draw_distance, grow_tree, tube
 
 AIR_HU = -1000.0
 _SLAB = 16
+# The median of pleural effusions, doi:10.5152/dir.2013.13066.
+_EFFUSION_HU = 12.5
 
 # Semi-axes and centre of the inner chest wall (z; lateral, front, back, centre y) of a standard adult, mm.
 _CAGE = np.array(
@@ -360,7 +362,8 @@ def _organs(
     lung = np.maximum(np.maximum(cage + 1.0, diaphragm), -mediastinum)
     lung = np.maximum(lung, plain_z - 110.0).astype(np.float32)
     left = (x - 3.0).astype(np.float32)
-    lung = _with_effusion(lung, left, coarse, scale, lungs)
+    dry = lung
+    lung = _with_effusion(dry, left, coarse, scale, lungs)
 
     below = np.maximum(-diaphragm + 3.0, cage + 2.0)
     liver = np.maximum(_ellipsoid(z, y, x, (-52, -8, -150), (88, 84, 84)), below)
@@ -392,6 +395,9 @@ def _organs(
         (np.maximum(right_atrium + 2.5, 2.0 - right_ventricle), 45.0 + 108.0 * contrast),
         (np.maximum(left_atrium + 2.5, 2.0 - left_ventricle), 45.0 + 118.0 * contrast),
     ]
+    if lung is not dry:
+        # It reaches a little into the lung, which is laid over it, so that nothing is left between them.
+        painted.append((np.maximum(dry, -lung - 2.0), _EFFUSION_HU))
     painted = [(field.astype(np.float32), hu) for field, hu in painted]
     oblique = ((z - (38.0 + 0.98 * (y - 80.0) + np.where(left > 0, 6.0, 0.0))) / 1.4).astype(np.float32)
     horizontal = (z + 14.0 - 0.12 * np.abs(y)).astype(np.float32)

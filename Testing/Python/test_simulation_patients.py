@@ -284,8 +284,12 @@ def test_sick_lungs_keep_their_outline(patient: VirtualPatient) -> None:
     anatomy, values = array(sick.at("baseline").anatomy), array(sick.at("baseline").ct)
     lung = (anatomy == Anatomy.RIGHT_LUNG) | (anatomy == Anatomy.LEFT_LUNG)
     holes = (values[lung] < -950).mean()
+    without_air = array(sick.at("baseline").anatomy) == Anatomy.BODY
     anatomy, values = array(patient.at("baseline").anatomy), array(patient.at("baseline").ct)
     lung = (anatomy == Anatomy.RIGHT_LUNG) | (anatomy == Anatomy.LEFT_LUNG)
+    fluid = array(sick.at("baseline").ct)[ndimage.binary_erosion(without_air & lung, iterations=2)]
+    assert fluid.size > 500
+    assert np.median(fluid) == pytest.approx(12.5, abs=6.0)
     # Noise and the size of a voxel take their share of small holes.
     assert holes > 0.04
     assert holes > 5.0 * (values[lung] < -950).mean()
