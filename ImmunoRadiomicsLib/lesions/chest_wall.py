@@ -67,8 +67,8 @@ def consolidations(labels: np.ndarray, values: np.ndarray, spacing: tuple[float,
     if found is None:
         return result
     ends, wall = found
-    known = np.isfinite(wall)
-    solid = rays.between(np.where(known, 0.0, np.nan), wall) & (near == Anatomy.BODY)
+    within = rays.between(np.zeros_like(wall), wall) & (near == Anatomy.BODY)
+    solid = within.copy()
     if rows.stop < labels.shape[0]:
         solid[-round(APEX_MM / spacing[0]) :] = False
     solid &= _dense(hu, solid, spacing)
@@ -76,10 +76,9 @@ def consolidations(labels: np.ndarray, values: np.ndarray, spacing: tuple[float,
     seeds = dilate(erode(seeds, THINNEST_MM / 2, spacing), THINNEST_MM, spacing) & solid
     if not seeds.any():
         return result
-    beyond = rays.between(wall, np.where(known, np.inf, np.nan))
+    beyond = rays.between(wall, np.full_like(wall, np.inf))
     grown = _grown(seeds, solid, lungs, beyond, spacing)
-    grown = dilate(erode(grown, 2.0, spacing), 6.0, spacing) & rays.between(np.where(known, 0.0, np.nan), wall)
-    grown &= near == Anatomy.BODY
+    grown = dilate(erode(grown, 2.0, spacing), 6.0, spacing) & within
     pieces, number = ndimage.label(grown)
     keep = np.bincount(pieces.ravel(), minlength=number + 1) * float(np.prod(spacing)) / 1000.0 >= LEAST_ML
     keep[0] = False
@@ -197,9 +196,9 @@ class _Rays:
         ribs = ndimage.minimum_filter(ribs, window, mode=("nearest", "wrap"))
         end = self.inside.sum(axis=1) - 1
         whole = ~patient[:, self.rows[np.arange(end.size), end], self.columns[np.arange(end.size), end]]
-        seen = np.isfinite(ribs) & np.isfinite(ends) & whole
-        gap = np.where(seen, np.where(seen, ribs, 0.0) - np.where(seen, ends, 0.0), np.inf)
-        seen &= (gap > 0.0) & (gap < DEPTH_MM)
+        # Not a number or infinite where lung or rib is not met, and so not seen.
+        gap = ribs - ends
+        seen = (gap > 0.0) & (gap < DEPTH_MM) & whole
         if np.count_nonzero(seen) < 500:
             return None
         contact = seen & (gap < np.percentile(gap[seen], 25) + CONTACT_MM)
