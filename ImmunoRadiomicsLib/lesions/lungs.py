@@ -29,10 +29,11 @@ from .geometry import (
     lateral_axis,
     margin_voxels,
     padded_box,
+    shape_of,
     spacing_of,
     voxel_volume_ml,
 )
-from .names import LungPart, is_airway, lung_part
+from .names import LungPart, is_airway, is_organ, lung_part
 
 WORK_MM = 2.5
 AIR_HU = -400.0
@@ -86,7 +87,8 @@ def segment_anatomy(
     given
         A segmentation on the same grid. Segments that are lungs or lobes by their name (`left lung`, TotalSegmentator's
         `lung_upper_lobe_left`, ...) are used as they are, instead of what would be found here; so is an airway segment. Where
-        it has segments of one lung only, the other lung is found here.
+        it has segments of one lung only, the other lung is found here. Segments that are no organ are lesions: what is drawn
+        there as tumour is not taken for a consolidation whose nature is open.
     lesion_segments
         Names of segments in it that are lesions, whatever their names say.
     """
@@ -97,7 +99,8 @@ def segment_anatomy(
     coarse = _block_mean(values, factors)
     spacing = tuple(step * factor for step, factor in zip(view.spacing, factors, strict=True))
     progress(0.3, "body, lungs and airways")
-    found = _Finder(coarse, spacing).find()
+    drawn = _block_mean(view.forward(_drawn_lesions(ct, given, lesion_segments)), factors) > 0.0
+    found = _Finder(coarse, spacing, drawn).find()
     progress(0.6, "refining the borders")
     full = np.empty(values.shape, dtype=np.uint8)
     for start, stop in _refine(values, found, factors, full):
@@ -153,10 +156,14 @@ class _Found:
 
 
 class _Finder:
-    """Finds the anatomy on a coarse canonical grid (to the head, to the back, to the left)."""
+    """Finds the anatomy on a coarse canonical grid (to the head, to the back, to the left).
 
-    def __init__(self, values: np.ndarray, spacing: tuple[float, ...]) -> None:
+    ``drawn`` is what is known to be a lesion.
+    """
+
+    def __init__(self, values: np.ndarray, spacing: tuple[float, ...], drawn: np.ndarray) -> None:
         self.values = values
+        self.drawn = drawn
         self.spacing = spacing
         self.voxel_ml = float(np.prod(spacing)) / 1000.0
         self.warnings: list[str] = []
@@ -469,7 +476,7 @@ class _Finder:
                 added = True
 
     def _add_consolidations(self, labels: np.ndarray, closed: np.ndarray) -> float:
-        """Add consolidated lung at the chest wall, whose border is inferred and not seen; return its volume in ml."""
+        """Add dense lung at the chest wall, whose border is inferred and not seen; return the ml that no lesion explains."""
         added = consolidations(labels, self.values, self.spacing)
         if not added.any():
             return 0.0
@@ -478,7 +485,7 @@ class _Finder:
         )
         labels[added] = labels[tuple(axis[added] for axis in nearest)]
         closed |= added
-        return float(np.count_nonzero(added)) * self.voxel_ml
+        return float(np.count_nonzero(added & ~self.drawn)) * self.voxel_ml
 
     def _confidence(self, labels: np.ndarray, closed: np.ndarray, inferred_ml: float) -> float:
         """Rate the lungs by what healthy and sick ones have in common; it is no probability."""
@@ -580,6 +587,17 @@ def _smoothed(values: np.ndarray, z: int, rectangle: tuple[slice, ...]) -> np.nd
         ]
         plane = (1.0 - 2.0 * BORDER_TAP) * plane + BORDER_TAP * (ends[0] + ends[1])
     return plane
+
+
+def _drawn_lesions(ct: sitk.Image, given: Segmentation | None, lesion_segments: Collection[str]) -> np.ndarray:
+    """Return the union of the segments that are lesions: those said to be, and all that no organ is named like."""
+    drawn = np.zeros(shape_of(ct), dtype=bool)
+    if given is None:
+        return drawn
+    for segment in given.segments:
+        if segment.name in lesion_segments or not is_organ(segment.name):
+            drawn |= given.array(segment.name)
+    return drawn
 
 
 def _use_given(

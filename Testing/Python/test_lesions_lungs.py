@@ -309,6 +309,11 @@ def test_consolidation_at_the_chest_wall_is_lung_and_fluid_is_not():
     assert any("consolidated" in warning for warning in found.warnings)
     solid = ndimage.binary_opening(known & (hu > -100), iterations=2)
     assert lungs[solid].mean() > 0.4
+    # What is drawn as a lesion needs no warning that it may be tumour, and is lung as before.
+    wide = ndimage.binary_dilation(solid, iterations=4)
+    told = segment_anatomy(scan.ct, segmentation_from_arrays([("L1", wide)], scan.ct))
+    assert not any("consolidated" in warning for warning in told.warnings)
+    assert np.array_equal(sitk.GetArrayViewFromImage(told.image), sitk.GetArrayViewFromImage(found.image))
     wet = hu.copy()
     # An exudate: DOI 10.1016/j.clinsp.2024.100398.
     wet[solid] = np.random.default_rng(3).normal(15.0, 14.0, int(solid.sum())).round()
