@@ -26,9 +26,8 @@ WINDOW = 5
 _STIFFNESS = 0.01
 _FOLDED_BELOW = 0.15
 _DIVERGED_BY = 0.05
-# A level ends when this many steps in a row raised the mean squared correlation by no more than the least gain: further steps add noise.
+# A level ends when this many steps in a row raised the mean squared correlation by no more than the least gain of its schedule.
 _PATIENCE = 2
-_LEAST_GAIN = 5e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +56,17 @@ class Level:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one level is run: width of the windows and longest step in voxels, Gaussian widths in node spacings."""
+    """How one level is run: width of the windows and longest step in voxels, Gaussian widths in node spacings.
+
+    Steps that raise the mean squared correlation by no more than ``least_gain`` do not count as progress.
+    """
 
     iterations: int
     window: int
     update_smoothing: float
     field_smoothing: float
     longest_step: float = 1.0
+    least_gain: float = 5e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +215,7 @@ def _run_level(level: Level, plan: Schedule, field: np.ndarray, progress: Progre
         warped = warp(level.moving, moved)
         squared, rest, gain = correlator.compare(warped)
         now = float(np.vdot(squared, level.weight)) / total
-        idle = 0 if now > best + _LEAST_GAIN else idle + 1
+        idle = 0 if now > best + plan.least_gain else idle + 1
         if now > best:
             best, best_field = now, field
         if iteration == plan.iterations or idle == _PATIENCE or not np.isfinite(now):
