@@ -40,6 +40,9 @@ AIR_HU = -400.0
 BORDER_HU = -375.0
 """The middle between aerated lung (about -800) and soft tissue (50): where a blurred border lies whatever the size of the voxels."""
 LUNG_TOP_HU = -500.0
+OUTSIDE_MM = 5.0
+"""Gas this thick that reaches the sides of the image is no lung, however low the density of an emphysema."""
+COVER_MM = 6.0
 CLOSE_MM = 8.0
 ENCLOSED_MM = 20.0
 ENCLOSED_PAIRS = 4
@@ -175,7 +178,7 @@ class _Finder:
         hits = _directions_that_meet(tissue)
         self.gas_hu = self._gas_level(air & (hits <= 1))
         airways = self._airways(air, hits)
-        lungs = self._lungs(air & ~airways, hits)
+        lungs = self._lungs(self._within(air & ~airways), hits)
         body = self._body(tissue, lungs | airways)
         right, left = self._sides(lungs, airways, body)
         labels = np.where(body, np.uint8(Anatomy.BODY), np.uint8(Anatomy.OUTSIDE))
@@ -210,6 +213,21 @@ class _Finder:
         gas = self.values[room & (self.values < -900.0) & (self.values > -1100.0)]
         level = float(np.median(gas)) if gas.size * self.voxel_ml > 50.0 else -1000.0
         return float(np.clip(level, -1030.0, -985.0)) + 30.0
+
+    def _within(self, air: np.ndarray) -> np.ndarray:
+        """Return the air without the gas that reaches the sides of the image: room, and the filling of what was not scanned.
+
+        A lung that the field of view cuts lies against such a filling without a wall between them. The blurred border of the
+        patient, clothes and covers go with the room.
+        """
+        gas = air & (self.values < self.gas_hu)
+        labels, _ = ndimage.label(erode(gas, OUTSIDE_MM, self.spacing))
+        faces = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
+        numbers = np.unique(np.concatenate([face.ravel() for face in faces]))
+        outside = dilate(np.isin(labels, numbers[numbers > 0]), OUTSIDE_MM + min(self.spacing), self.spacing) & gas
+        rest = air & ~outside
+        thick = dilate(erode(rest, COVER_MM, self.spacing), COVER_MM, self.spacing)
+        return rest & (thick | ~dilate(outside, 2.0 * COVER_MM, self.spacing))
 
     def _airways(self, air: np.ndarray, hits: np.ndarray) -> np.ndarray:
         """Return the trachea and the main bronchi, grown from round gas in axial slices as far as it does not leak into lung."""
@@ -307,7 +325,9 @@ class _Finder:
             if inside.size * self.voxel_ml < 1.0 or not self._like_lung(inside):
                 continue
             met = float(hits[box][piece].mean()) / 6.0
-            keep[index] = met >= 0.65 or (met >= 0.3 and self._vessels(piece) >= 0.02)
+            # Air in a gap between limbs is met by little tissue, and hardly denser than that of the room.
+            dense = float(np.median(inside)) > self.gas_hu + 20.0
+            keep[index] = met >= 0.65 or (met >= 0.3 and dense and self._vessels(piece) >= 0.02)
         # Bowel content mixed with gas can have the density of lung, but is small beside the lungs and not as even.
         largest = int(counts[keep].max()) if keep.any() else 0
         for index in np.flatnonzero(keep).tolist():
