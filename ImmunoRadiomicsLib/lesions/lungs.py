@@ -325,9 +325,14 @@ class _Finder:
             if inside.size * self.voxel_ml < 1.0 or not self._like_lung(inside):
                 continue
             met = float(hits[box][piece].mean()) / 6.0
-            # Air in a gap between limbs is met by little tissue, and hardly denser than that of the room.
-            dense = float(np.median(inside)) > self.gas_hu + 20.0
-            keep[index] = met >= 0.65 or (met >= 0.3 and dense and self._vessels(piece) >= 0.02)
+            # Where a round field of view cuts them, lungs are met by less tissue. Foam and the air in a gap between limbs
+            # are met by little, and are hardly denser than the room.
+            above_gas = float(np.median(inside)) - self.gas_hu
+            keep[index] = (
+                met >= 0.65
+                or (met >= 0.5 and above_gas > 60.0)
+                or (met >= 0.3 and above_gas > 20.0 and self._vessels(piece) >= 0.02)
+            )
         # Bowel content mixed with gas can have the density of lung, but is small beside the lungs and not as even.
         largest = int(counts[keep].max()) if keep.any() else 0
         for index in np.flatnonzero(keep).tolist():

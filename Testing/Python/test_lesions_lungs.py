@@ -329,6 +329,22 @@ def test_consolidation_at_the_chest_wall_is_lung_and_fluid_is_not():
     assert not any("consolidated" in warning for warning in segment_anatomy(part).warnings)
 
 
+@pytest.mark.parametrize("filling_hu", [-1024.0, -2000.0])
+@pytest.mark.parametrize("noise_hu", [0.0, 15.0])
+def test_lungs_that_lie_against_what_was_not_scanned(filling_hu, noise_hu):
+    values, truth = chest()
+    z, y, x = np.indices(truth.shape)
+    noise = np.random.default_rng(1).normal(0.0, noise_hu, values.shape)
+    for not_scanned in (
+        x + 0.4 * z < 75,
+        (x + 0.4 * z < 75) | (x - 0.3 * y > 118),
+        (y - 60) ** 2 + (x - 85) ** 2 > 44**2,
+    ):
+        found = labels_of(as_ct(np.where(not_scanned, filling_hu, values) + noise))
+        assert dice(np.isin(found, LUNG_LABELS), np.isin(truth, LUNG_LABELS) & ~not_scanned) >= 0.965
+        assert (found[not_scanned] == Anatomy.OUTSIDE).mean() >= 0.98
+
+
 def test_no_consolidation_without_a_rib_cage():
     values, truth = chest()
     values[values > 180.0] = 40.0

@@ -49,6 +49,21 @@ def clicked(ct: sitk.Image, index: tuple[int, int, int]) -> np.ndarray:
     return found.mask.paste(SHAPE)
 
 
+@pytest.mark.parametrize("height", [36, 40, 44])
+def test_a_click_at_the_end_of_a_lesion_on_the_diaphragm(height: int):
+    values = chest()
+    z, y, x = np.indices(SHAPE)
+    dome = z < 30 - ((y - 45) ** 2 + (x - 45) ** 2) / 200
+    values[dome] = 50.0
+    lesion = ball((height, 50, 45), 14.0) & ~dome
+    values[lesion] = 45.0
+    ct = image(values)
+    # From there the search alone climbs into the liver.
+    found = segment_from_seed(ct, ct.TransformIndexToPhysicalPoint((45, 50, 30)))
+    assert dice(found.mask.paste(SHAPE), lesion) >= 0.85
+    assert "beside the point" in found.check
+
+
 @pytest.mark.parametrize("radius", [4.0, 11.0])
 def test_a_nodule_on_a_vessel(radius):
     lesion = ball((45, 45, 45), radius)
