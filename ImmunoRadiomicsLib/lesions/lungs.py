@@ -102,7 +102,9 @@ def segment_anatomy(
     coarse = _block_mean(values, factors)
     spacing = tuple(step * factor for step, factor in zip(view.spacing, factors, strict=True))
     progress(0.3, "body, lungs and airways")
-    drawn = _block_mean(view.forward(_drawn_lesions(ct, given, lesion_segments)), factors) > 0.0
+    drawn = np.zeros(coarse.shape, dtype=bool)
+    places = np.nonzero(view.forward(_drawn_lesions(ct, given, lesion_segments)))
+    drawn[tuple(place // factor for place, factor in zip(places, factors, strict=True))] = True
     found = _Finder(coarse, spacing, drawn).find()
     progress(0.6, "refining the borders")
     full = np.empty(values.shape, dtype=np.uint8)
