@@ -43,6 +43,8 @@ LUNG_TOP_HU = -500.0
 OUTSIDE_MM = 5.0
 """Gas this thick that reaches the sides of the image is no lung, however low the density of an emphysema."""
 COVER_MM = 6.0
+CUT_LUNG_HU = 60.0
+"""A lung that the field of view cuts is this much denser than gas, or lies between tissue."""
 CLOSE_MM = 8.0
 ENCLOSED_MM = 20.0
 ENCLOSED_PAIRS = 4
@@ -163,7 +165,7 @@ class _Found:
 class _Finder:
     """Finds the anatomy on a coarse canonical grid (to the head, to the back, to the left).
 
-    ``drawn`` is what is known to be a lesion.
+    ``drawn`` is what is known to be a lesion. Below ``gas_hu`` a voxel is gas in the body, below ``room_hu`` it is room, or filling.
     """
 
     def __init__(self, values: np.ndarray, spacing: tuple[float, ...], drawn: np.ndarray) -> None:
@@ -172,15 +174,16 @@ class _Finder:
         self.spacing = spacing
         self.voxel_ml = float(np.prod(spacing)) / 1000.0
         self.warnings: list[str] = []
-        self.gas_hu = -970.0
+        self.gas_hu = self.room_hu = -970.0
 
     def find(self) -> _Found:
         air = self.values < AIR_HU
         tissue = self._tissue(air)
         hits = _directions_that_meet(tissue)
-        self.gas_hu = self._gas_level(air & (hits <= 1))
+        level = self._gas_level(air & (hits <= 1))
+        self.gas_hu, self.room_hu = max(level, -1000.0) + 30.0, level + 30.0
         airways = self._airways(air, hits)
-        lungs = self._lungs(self._within(air & ~airways), hits)
+        lungs = self._lungs(self._within(air & ~airways, hits), hits)
         body = self._body(tissue, lungs | airways)
         right, left = self._sides(lungs, airways, body)
         labels = np.where(body, np.uint8(Anatomy.BODY), np.uint8(Anatomy.OUTSIDE))
@@ -211,25 +214,37 @@ class _Finder:
         return dilate(thick, 7.0, self.spacing) & solid
 
     def _gas_level(self, room: np.ndarray) -> float:
-        """Return the density below which a voxel is pure gas: 30 HU above the air of the room, as this scanner measures it."""
+        """Return the density of the room, as this scanner measures it, or of what takes its place in this image.
+
+        Air is -1000 HU by definition; what is less is the filling of what was not scanned, and no measure for gas in the body.
+        """
         gas = self.values[room & (self.values < -900.0) & (self.values > -1100.0)]
         level = float(np.median(gas)) if gas.size * self.voxel_ml > 50.0 else -1000.0
-        return float(np.clip(level, -1030.0, -985.0)) + 30.0
+        return float(np.clip(level, -1030.0, -985.0))
 
-    def _within(self, air: np.ndarray) -> np.ndarray:
+    def _within(self, air: np.ndarray, hits: np.ndarray) -> np.ndarray:
         """Return the air without the gas that reaches the sides of the image: room, and the filling of what was not scanned.
 
         A lung that the field of view cuts lies against such a filling without a wall between them. The blurred border of the
         patient, clothes and covers go with the room.
         """
-        gas = air & (self.values < self.gas_hu)
+        gas = air & (self.values < self.room_hu)
         labels, _ = ndimage.label(erode(gas, OUTSIDE_MM, self.spacing))
         faces = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
         numbers = np.unique(np.concatenate([face.ravel() for face in faces]))
         outside = dilate(np.isin(labels, numbers[numbers > 0]), OUTSIDE_MM + min(self.spacing), self.spacing) & gas
         rest = air & ~outside
         thick = dilate(erode(rest, COVER_MM, self.spacing), COVER_MM, self.spacing)
-        return rest & (thick | ~dilate(outside, 2.0 * COVER_MM, self.spacing))
+        rest &= thick | ~dilate(outside, 2.0 * COVER_MM, self.spacing)
+        # What lies against the outside, is hardly denser than gas and is met by little tissue is room beside the patient, or covers.
+        labels, _ = ndimage.label(rest)
+        touching = np.unique(labels[dilate(outside, 1.5 * max(self.spacing), self.spacing)])
+        touching = touching[touching > 0]
+        if touching.size:
+            density = np.asarray(ndimage.median(self.values, labels, touching))
+            met = np.asarray(ndimage.mean(hits, labels, touching)) / 6.0
+            rest &= ~np.isin(labels, touching[(density < self.gas_hu + CUT_LUNG_HU) & (met < 0.5)])
+        return rest
 
     def _airways(self, air: np.ndarray, hits: np.ndarray) -> np.ndarray:
         """Return the trachea and the main bronchi, grown from round gas in axial slices as far as it does not leak into lung."""
