@@ -29,7 +29,6 @@ from .geometry import (
     lateral_axis,
     margin_voxels,
     padded_box,
-    shape_of,
     spacing_of,
     voxel_volume_ml,
 )
@@ -43,6 +42,7 @@ LUNG_TOP_HU = -500.0
 OUTSIDE_MM = 5.0
 """Gas this thick that reaches the sides of the image is no lung, however low the density of an emphysema."""
 COVER_MM = 6.0
+"""What lies beside the room and is thinner than twice this is the blurred border of the patient, clothes or covers."""
 CUT_LUNG_HU = 60.0
 """A lung that the field of view cuts is this much denser than gas, or lies between tissue."""
 CLOSE_MM = 8.0
@@ -105,8 +105,10 @@ def segment_anatomy(
     spacing = tuple(step * factor for step, factor in zip(view.spacing, factors, strict=True))
     progress(0.3, "body, lungs and airways")
     drawn = np.zeros(coarse.shape, dtype=bool)
-    places = np.nonzero(view.forward(_drawn_lesions(ct, given, lesion_segments)))
-    drawn[tuple(place // factor for place, factor in zip(places, factors, strict=True))] = True
+    masks = [] if given is None else _drawn_lesions(given, lesion_segments)
+    if masks:
+        places = np.nonzero(view.forward(np.logical_or.reduce(masks)))
+        drawn[tuple(place // factor for place, factor in zip(places, factors, strict=True))] = True
     found = _Finder(coarse, spacing, drawn).find()
     progress(0.6, "refining the borders")
     full = np.empty(values.shape, dtype=np.uint8)
@@ -347,7 +349,7 @@ class _Finder:
             above_gas = float(np.median(inside)) - self.gas_hu
             keep[index] = (
                 met >= 0.65
-                or (met >= 0.5 and above_gas > 60.0)
+                or (met >= 0.5 and above_gas > CUT_LUNG_HU)
                 or (met >= 0.3 and above_gas > 20.0 and self._vessels(piece) >= 0.02)
             )
         # Bowel content mixed with gas can have the density of lung, but is small beside the lungs and not as even.
@@ -631,15 +633,10 @@ def _smoothed(values: np.ndarray, z: int, rectangle: tuple[slice, ...]) -> np.nd
     return plane
 
 
-def _drawn_lesions(ct: sitk.Image, given: Segmentation | None, lesion_segments: Collection[str]) -> np.ndarray:
-    """Return the union of the segments that are lesions: those said to be, and all that no organ is named like."""
-    drawn = np.zeros(shape_of(ct), dtype=bool)
-    if given is None:
-        return drawn
-    for segment in given.segments:
-        if segment.name in lesion_segments or not is_organ(segment.name):
-            drawn |= given.array(segment.name)
-    return drawn
+def _drawn_lesions(given: Segmentation, lesion_segments: Collection[str]) -> list[np.ndarray]:
+    """Return the segments that are lesions: those said to be, and all that no organ is named like."""
+    names = (segment.name for segment in given.segments)
+    return [given.array(name) for name in names if name in lesion_segments or not is_organ(name)]
 
 
 def _use_given(

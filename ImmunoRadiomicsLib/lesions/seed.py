@@ -5,7 +5,8 @@ What has the density of the lesion is told from lung by the middle between both 
 the step of density that most rays from the point meet. In it the point climbs to the middle of the largest ball that
 fits; what hangs together with the ball is the lesion unless it goes on into the chest wall, a vessel or an organ of the
 same density. Then a random walker (doi:10.1109/TPAMI.2006.233) between the ball and what is no lesion cuts it off at
-its neck. Slender things that hang on it, vessels and strands, are taken off by an opening.
+its neck. Slender things that hang on it, vessels and strands, are taken off by an opening. Where the result is unsure and lung is
+near, the search starts again a little beside the point.
 """
 
 from __future__ import annotations
