@@ -231,21 +231,29 @@ class _Finder:
         patient, clothes and covers go with the room.
         """
         gas = air & (self.values < self.room_hu)
-        labels, _ = ndimage.label(erode(gas, OUTSIDE_MM, self.spacing))
-        faces = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
-        numbers = np.unique(np.concatenate([face.ravel() for face in faces]))
-        outside = dilate(np.isin(labels, numbers[numbers > 0]), OUTSIDE_MM + min(self.spacing), self.spacing) & gas
+        labels, number = ndimage.label(erode(gas, OUTSIDE_MM, self.spacing))
+        at_sides = np.zeros(number + 1, dtype=bool)
+        for face in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+            at_sides[face] = True
+        at_sides[0] = False
+        outside = dilate(at_sides[labels], OUTSIDE_MM + min(self.spacing), self.spacing) & gas
         rest = air & ~outside
         thick = dilate(erode(rest, COVER_MM, self.spacing), COVER_MM, self.spacing)
         rest &= thick | ~dilate(outside, 2.0 * COVER_MM, self.spacing)
         # What lies against the outside, is hardly denser than gas and is met by little tissue is room beside the patient, or covers.
-        labels, _ = ndimage.label(rest)
-        touching = np.unique(labels[dilate(outside, 1.5 * max(self.spacing), self.spacing)])
-        touching = touching[touching > 0]
+        labels, number = ndimage.label(rest)
+        near = dilate(outside, 1.5 * max(self.spacing), self.spacing) & rest
+        touching = np.flatnonzero(np.bincount(labels[near], minlength=number + 1))
         if touching.size:
-            density = np.asarray(ndimage.median(self.values, labels, touching))
             met = np.asarray(ndimage.mean(hits, labels, touching)) / 6.0
-            rest &= ~np.isin(labels, touching[(density < self.gas_hu + CUT_LUNG_HU) & (met < 0.5)])
+            touching = touching[met < 0.5]
+        if touching.size:
+            chosen = np.zeros(number + 1, dtype=bool)
+            chosen[touching] = True
+            asked = chosen[labels]
+            density = np.asarray(ndimage.median(self.values[asked], labels[asked], touching))
+            chosen[touching[density >= self.gas_hu + CUT_LUNG_HU]] = False
+            rest &= ~chosen[labels]
         return rest
 
     def _airways(self, air: np.ndarray, hits: np.ndarray) -> np.ndarray:
